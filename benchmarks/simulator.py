@@ -1,0 +1,111 @@
+"""How fast simulated anomalies are made: images a second and milliseconds an image at 256², default configuration.
+
+    python benchmarks/simulator.py [--repeats 30] [--out benchmarks/results/simulator.json]
+
+One thread on the CPU, batches of 8 and 32, with every sample anomalous and at the default share of clean samples; on
+CUDA, where there is one, a batch of 256. The first calls warm up and do not count; the median of the rest does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from draem.config import SimulationConfig
+from draem.simulation.draws import sample_keys, uniform
+from draem.simulation.simulator import Simulator
+
+SIZE = (256, 256)
+WARM_UP = 3
+
+
+def seconds_a_batch(simulator: Simulator, batch_size: int, repeats: int) -> list[float]:
+    """Time `repeats` batches, each of other keys."""
+    device, indices = simulator.device, torch.arange(batch_size)
+    images = uniform(sample_keys(0, 0, indices).to(device), 100, (3, *SIZE))
+    times = []
+    for step in range(WARM_UP + repeats):
+        keys = sample_keys(0, step, indices)
+        start = time.perf_counter()
+        simulator(images, keys)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return times[WARM_UP:]
+
+
+def measure(device: str, batch_size: int, clean_share: float, repeats: int) -> dict[str, object]:
+    """One row of the results."""
+    simulator = Simulator(SimulationConfig(clean_share=clean_share), SIZE, device)
+    times = seconds_a_batch(simulator, batch_size, repeats)
+    median = statistics.median(times) / batch_size
+    return {
+        "device": device,
+        "batch_size": batch_size,
+        "clean_share": clean_share,
+        "repeats": repeats,
+        "ms_per_image": round(median * 1e3, 3),
+        "ms_per_image_fastest": round(min(times) / batch_size * 1e3, 3),
+        "images_per_second": round(1.0 / median, 1),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout, or `unknown` outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def processor() -> str:
+    """The CPU's name, as well as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "simulator.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    default = SimulationConfig().clean_share
+    cases = [("cpu", batch_size, share) for share in (0.0, default) for batch_size in (8, 32)]
+    if torch.cuda.is_available():
+        cases += [("cuda", 256, share) for share in (0.0, default)]
+    print("device  batch  clean share  ms/image  (fastest)  images/s")
+    rows = []
+    for device, batch_size, share in cases:
+        row = measure(device, batch_size, share, options.repeats)
+        rows.append(row)
+        print(
+            f"{device:6}  {batch_size:5}  {share:11}  {row['ms_per_image']:8}  {row['ms_per_image_fastest']:9}"
+            f"  {row['images_per_second']:8}"
+        )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    record = {
+        "benchmark": "simulator",
+        "size": SIZE,
+        "machine": {"processor": processor(), "gpu": gpu, "system": platform.system(), "threads": 1},
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "results": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""draem: from a folder of good images to a deployed defect detector.
+
+    detector = draem.train("parts/good", out="runs/bottle", preset="fast")
+    detector = draem.load("runs/bottle/model.safetensors")
+    result = detector.predict("part.png")
+    scores = draem.evaluate(detector, "mvtec/bottle")
+
+Names are loaded when they are first used, so that importing the package is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from draem.config import Config
+    from draem.errors import DraemError
+    from draem.evaluation.evaluate import Evaluation, evaluate
+    from draem.inspection.detector import Detector
+    from draem.inspection.prediction import Prediction
+    from draem.inspection.scoring import Region
+    from draem.verbs import load, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "draem.config",
+    "Detector": "draem.inspection.detector",
+    "DraemError": "draem.errors",
+    "Evaluation": "draem.evaluation.evaluate",
+    "Prediction": "draem.inspection.prediction",
+    "Region": "draem.inspection.scoring",
+    "evaluate": "draem.evaluation.evaluate",
+    "load": "draem.verbs",
+    "train": "draem.verbs",
+}
+
+__all__ = [
+    "Config",
+    "Detector",
+    "DraemError",
+    "Evaluation",
+    "Prediction",
+    "Region",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'draem' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,242 @@
+"""The command line: one short function a verb.
+
+Progress and messages go to stderr, results to stdout; `--json` makes the last line of stdout one JSON object. Exit 0
+fine, 1 a person's mistake (one line), 2 usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from draem.errors import DraemError, MissingExtraError
+
+app = typer.Typer(
+    name="draem",
+    help="From a folder of good images to a deployed defect detector.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of good images, or a data set in MVTec AD layout.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors.")]
+Json = Annotated[bool, typer.Option("--json", help="Last line of stdout: one JSON object.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="training.seed=3, and so on.")]
+Preset = Annotated[str, typer.Option("--preset", help="edge, fast, standard, large, official, paper.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="Settings over the preset's.")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the network.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of data, split and training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Render parts with defects, train, calibrate and evaluate: the whole way in a few minutes."""
+    from draem.demo import run_demo
+    from draem.tables import metrics_table, show
+
+    result = run_demo(out, seed, message=_message)
+    show(metrics_table(result.evaluations, title="Demo: test images"))
+    for path in result.pictures:
+        typer.echo(f"picture: {path}")
+    _finish(as_json, result.to_dict())
+
+
+@app.command()
+def simulate(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The contact sheet: a PNG file.")],
+    preset: Preset = "fast",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=64, help="Samples on the sheet.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Show what the simulated anomalies look like: normal, mask, source, augmented."""
+    from draem.config import Config
+
+    resolved = Config.resolve(preset, config, _settings(settings))
+    with _needs("train"):
+        from draem.preview import write_preview
+    write_preview(data, out, resolved, count, seed)
+    typer.echo(f"picture: {out}")
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")],
+    preset: Preset = "",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    images: Annotated[int | None, typer.Option("--images", min=1, help="Budget: images seen.")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Budget: passes over the data.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
+    checkpoint_every: Annotated[
+        float | None, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="60 unless told.")
+    ] = None,
+    init: Annotated[Path | None, typer.Option("--init", metavar="MODEL", help="Start from its weights.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train on good images; RUN/model.safetensors is the model."""
+    from draem import verbs
+
+    flags = {"images": images, "epochs": epochs, "seed": seed, "checkpoint_every": checkpoint_every}
+    chosen = {f"training.{key}": value for key, value in flags.items() if value is not None} | _settings(settings)
+    detector = verbs.train(data, out, preset, config=config, settings=chosen, resume=resume, init=init)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        typer.echo(f"model: {out / 'model.safetensors'}")
+        _finish(as_json, {"model": str(out / "model.safetensors"), **_summary(detector.header)})
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
+    device: DeviceName = "auto",
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Metrics on labelled test images: overall, by category, by defect type."""
+    from draem.evaluation.evaluate import evaluate as score
+    from draem.tables import counted, metrics_table, show
+
+    detector = _load(model, device)
+    with counted("evaluate") as progress:
+        evaluation = score(detector, data, batch_size=batch_size, progress=progress)
+    for problem in evaluation.unreadable:
+        _message(f"left out: {problem}")
+    evaluation.save(out)
+    height, width = evaluation.input_size
+    show(metrics_table([evaluation], title=f"{data}: {evaluation.count()} test images, metrics at {height}×{width}"))
+    typer.echo(f"figures: {out / 'metrics.json'}")
+    if evaluation.picture is not None:
+        typer.echo(f"picture: {out / 'sheet.png'}")
+    _finish(as_json, evaluation.to_dict())
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB…", help="What to inspect.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.jsonl, overlays and maps.")],
+    device: DeviceName = "auto",
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Inspect images: results.jsonl, and for each image an overlay and a 16-bit anomaly map."""
+    from draem.inspection.folder import find_images, predict_files
+    from draem.tables import counted
+
+    paths = find_images(images)
+    detector = _load(model, device)
+    with counted("predict") as progress:
+        summary = predict_files(detector, paths, out, batch_size, progress)
+    for problem in summary.unreadable:
+        _message(f"left out: {problem}")
+    typer.echo(summary.in_words())
+    _finish(as_json, summary.to_dict())
+    if summary.unreadable:
+        raise typer.Exit(1)
+
+
+@app.command("import-weights")
+def import_weights(
+    reconstructive: Annotated[Path, typer.Argument(metavar="NAME.pckl", help="Reconstructive sub-network.")],
+    discriminative: Annotated[Path, typer.Argument(metavar="NAME_seg.pckl", help="Discriminative sub-network.")],
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model file to write: …/model.safetensors.")],
+) -> None:
+    """Turn a pair of the published weights into a model file; BGR becomes RGB."""
+    with _needs("train"):
+        from draem.network.weights import import_published
+        from draem.training.run import package_versions
+    header = import_published(reconstructive, discriminative, out, package_versions())
+    network = header.config.network
+    typer.echo(f"model: {out} ({network.reconstructive_width}/{network.discriminative_width}, no threshold yet)")
+
+
+@app.command()
+def info(model: Model, as_json: Json = False) -> None:
+    """Read a model file's header."""
+    from draem.modelfile import read_header
+    from draem.tables import header_table, show
+
+    header = read_header(model)
+    show(header_table(header))
+    _finish(as_json, header.model_dump(mode="json"))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from draem import __version__
+
+        typer.echo(f"draem {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line on stderr and exit code 1."""
+    try:
+        app()
+    except DraemError as error:
+        _message(f"draem: {error}")
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does: nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Importing in this block needs an extra; says which one if a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "a package", extra) from None
+
+
+def _load(model: Path, device: str) -> Any:
+    from draem.errors import ConfigError
+    from draem.inspection.detector import Detector
+
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {device}: use auto, cpu, cuda or mps")
+    return Detector.load(model, device)  # type: ignore[arg-type]
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    from draem.config import parse_setting
+
+    return dict(parse_setting(text) for text in given or [])
+
+
+def _summary(header: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = header.model_dump(mode="json", include={"thresholds", "training", "data"})
+    return plain
+
+
+def _message(text: str) -> None:
+    typer.echo(" ".join(text.split()) if text.startswith("draem:") else text, err=True)
+
+
+def _finish(as_json: bool, result: dict[str, Any]) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))

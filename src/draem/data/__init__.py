@@ -1,0 +1,1 @@
+"""From a folder to arrays: layouts, decoded images, rendered demo data."""

@@ -1,0 +1,1 @@
+"""Rendered surfaces with defects: woven cloth, a brushed metal plate, a printed label. NumPy and OpenCV only."""

@@ -1,0 +1,188 @@
+"""A detector on a labelled data set: metrics overall, by category and by defect type, and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draem.config import DataConfig
+from draem.data.bank import load_mask
+from draem.data.layouts import Dataset, Sample, read_layout
+from draem.errors import DataError, ImageError
+from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.files import atomic_write
+from draem.images import fit_image, write_image
+from draem.inspection.detector import Detector
+from draem.inspection.prediction import Prediction
+from draem.inspection.scoring import Verdict
+from draem.pictures import heat_map, overlay, sheet
+
+_PICTURED_EACH = 4
+"""Images of each defect type on the sheet."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One test image: what it is, and what the detector said."""
+
+    name: str
+    category: str
+    defect: str
+    score: float
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a detector on a data set; a metric that cannot be known is none.
+
+    Metrics are taken at the network's input size, masks resized and thresholded at 0.5.
+    """
+
+    metrics: Metrics
+    by_category: dict[str, Metrics]
+    by_defect: dict[tuple[str, str], Metrics]
+    images: list[ImageResult]
+    unreadable: list[str]
+    without_mask: int
+    input_size: tuple[int, int]
+    picture: NDArray[np.uint8] | None = field(repr=False)
+
+    def count(self, category: str | None = None, defect: str | None = None) -> int:
+        """Images of a category and a defect type; none stands for all."""
+        return sum(category in (None, i.category) and defect in (None, i.defect) for i in self.images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return {
+            "metrics": self.metrics.to_dict(),
+            "by_category": {name: metrics.to_dict() for name, metrics in self.by_category.items()},
+            "by_defect": [
+                {"category": category, "defect": defect, "images": self.count(category, defect), **metrics.to_dict()}
+                for (category, defect), metrics in self.by_defect.items()
+            ],
+            "images": [vars(image) for image in self.images],
+            "unreadable": self.unreadable,
+            "anomalous_without_mask": self.without_mask,
+            "input_size": list(self.input_size),
+            "mask_rule": "resized to the input size, anomalous where at least half covered",
+        }
+
+    def save(self, out: str | Path) -> None:
+        """Write metrics.json and sheet.png into a folder."""
+        folder = Path(out)
+        atomic_write(folder / "metrics.json", json.dumps(self.to_dict(), indent=1, allow_nan=False).encode())
+        if self.picture is not None:
+            write_image(folder / "sheet.png", self.picture)
+
+
+def evaluate(
+    detector: Detector,
+    data: str | Path,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Score a detector on the test images of a data set; a plain folder of good images counts as good test images.
+
+    Args:
+        detector: the detector.
+        data: a data set whose layout is understood.
+        batch_size: images in one run of the network.
+        progress: called with the images done and their number.
+
+    Raises:
+        DataError: there are no test images, or none of them can be read.
+    """
+    config = detector.header.config.data
+    dataset = read_layout(Path(data), "auto")
+    samples = _samples(dataset)
+    by_path = {sample.path: sample for sample in samples}
+    accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
+    results: list[ImageResult] = []
+    unreadable: list[str] = []
+    found = detector.stream(
+        list(by_path), batch_size, on_unreadable=lambda source, error: unreadable.append(str(error))
+    )
+    for prediction in found:
+        sample = by_path[prediction.path or Path()]
+        mask, problem = _read_mask(sample, config)
+        unreadable += [problem] if problem else []
+        accumulator.add(
+            prediction.score,
+            sample.label == "anomalous",
+            prediction.input_map,
+            mask,
+            category=sample.category,
+            defect_type=sample.defect,
+        )
+        results.append(ImageResult(sample.name, sample.category, sample.defect, prediction.score, prediction.verdict))
+        sheet_rows.add(sample, prediction, mask, config)
+        progress(len(results) + len(unreadable), len(samples))
+    if not results:
+        raise DataError(f"{data}: none of its {len(samples)} test images can be read; first: {unreadable[0]}")
+    return Evaluation(
+        metrics=accumulator.overall(),
+        by_category=accumulator.by_category(),
+        by_defect=accumulator.by_defect_type(),
+        images=results,
+        unreadable=unreadable,
+        without_mask=accumulator.without_pixel_truth,
+        input_size=config.size,
+        picture=sheet_rows.picture(),
+    )
+
+
+def _samples(dataset: Dataset) -> tuple[Sample, ...]:
+    if dataset.test:
+        return dataset.test
+    if dataset.layout == "folder":
+        return dataset.train_good
+    raise DataError(f"{dataset.root}: has no test images to evaluate on (test/good, test/<defect>)")
+
+
+def _read_mask(sample: Sample, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
+    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter."""
+    if sample.mask is None:
+        return None, ""
+    try:
+        return load_mask(sample.mask, config), ""
+    except ImageError as error:
+        return None, str(error)
+
+
+class _SheetRows:
+    """Collects the first images of each kind for the picture sheet."""
+
+    _TITLES = ("image", "truth", "reconstruction", "anomaly map", "overlay")
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[tuple[list[NDArray[Any]], str]]] = {}
+
+    def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None, config: DataConfig) -> None:
+        rows = self._rows.setdefault((sample.category, sample.defect), [])
+        if len(rows) >= _PICTURED_EACH:
+            return
+        image = fit_image(prediction.image, config.size, config.fit, config.interpolation)
+        truth = mask if mask is not None else _unknown(config.size, known=sample.label == "good")
+        laid = overlay(image, prediction.input_map, mask)
+        row = [image, truth, prediction.reconstruction, heat_map(prediction.input_map), laid]
+        said = f" · {prediction.verdict}" if prediction.verdict else ""
+        rows.append((row, f"{sample.name} · score {prediction.score:.4f}{said}".replace("·", "|")))
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        if not self._rows:
+            return None
+        rows = [entry for key in sorted(self._rows) for entry in self._rows[key]]
+        return sheet([row for row, _ in rows], self._TITLES, [caption for _, caption in rows], cell=(192, 192))
+
+
+def _unknown(size: tuple[int, int], *, known: bool) -> NDArray[np.uint8]:
+    """Black where a good image has no anomaly, grey where the truth is not known."""
+    return np.full(size, 0 if known else 128, np.uint8)

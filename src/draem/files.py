@@ -1,0 +1,59 @@
+"""Files that are whole or not there: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from draem.errors import DraemError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, for writers that need one; renamed to `path` when the block ends well.
+
+    Missing parent folders are made. The temporary name keeps the suffix (`model.onnx`, `.model-1f2e.onnx`), since some
+    writers choose the format by it. If the block raises, the temporary file goes and `path` stays as it was.
+
+    Raises:
+        DraemError: the folder cannot be made, or the file cannot be written or renamed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem[:100]}-{uuid4().hex[:12]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise DraemError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader, or a power cut, sees the old file or the new one, never a part.
+
+    Missing parent folders are made.
+
+    Raises:
+        DraemError: the folder cannot be made, or the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last; not every system lets a folder be opened, and none needs it to be right."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,191 @@
+"""The detector: a model file that inspects images."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draem.errors import DataError, ImageError, MemoryLimitError
+from draem.images import fit_image, plan_fit, read_image
+from draem.inspection.backends import Backend, Device, Images, open_backend
+from draem.inspection.prediction import Prediction
+from draem.inspection.scoring import image_score, verdict
+from draem.modelfile import Header
+
+Source = str | Path | NDArray[np.uint8]
+"""An image file, or an array: H×W×3 uint8 RGB, or H×W uint8 grey."""
+
+_Loaded = tuple[Path | None, NDArray[np.uint8]]
+
+
+class Detector:
+    """Inspects images with one model; may be called from several threads.
+
+    Made by `draem.load` or `draem.train`.
+    """
+
+    def __init__(self, backend: Backend, header: Header) -> None:
+        self.backend = backend
+        self.header = header
+
+    @classmethod
+    def load(cls, path: str | Path, device: Device = "auto") -> Detector:
+        """Read a model file.
+
+        Raises:
+            ModelFileError: it is damaged or not a model.
+            MissingExtraError: what runs it is not installed.
+        """
+        return cls(*open_backend(Path(path), device))
+
+    @overload
+    def predict(self, source: Source) -> Prediction: ...
+    @overload
+    def predict(self, source: list[Source] | list[str] | list[Path] | list[NDArray[np.uint8]]) -> list[Prediction]: ...
+    def predict(
+        self, source: Source | list[Source] | list[str] | list[Path] | list[NDArray[np.uint8]]
+    ) -> Prediction | list[Prediction]:
+        """Inspect one image, or a list of them.
+
+        Args:
+            source: path, H×W×3 uint8 RGB array, H×W uint8 grey array, or a list of these.
+
+        Raises:
+            ImageError: a file cannot be read.
+            DataError: an array is not an image.
+        """
+        if isinstance(source, list):
+            return list(self.stream(source))
+        return self._inspect([_load(source)])[0]
+
+    def stream(
+        self,
+        sources: Iterable[Source],
+        batch_size: int = 8,
+        on_unreadable: Callable[[Source, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Inspect images one batch at a time, in order, reading the next ones meanwhile; memory stays bounded.
+
+        Args:
+            sources: paths or arrays, possibly without end.
+            batch_size: images in one run of the network.
+            on_unreadable: called with each file that cannot be read, which is then passed over; without it, such a
+                file raises.
+
+        Raises:
+            ImageError: a file cannot be read, and there is no `on_unreadable`.
+        """
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
+        batch: list[_Loaded] = []
+        for source, loading in _ahead(sources, 2 * batch_size):
+            try:
+                batch.append(loading.result())
+            except ImageError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(source, error)
+            if len(batch) == batch_size:
+                yield from self._inspect(batch)
+                batch = []
+        if batch:
+            yield from self._inspect(batch)
+
+    def _inspect(self, batch: list[_Loaded]) -> list[Prediction]:
+        """Inspect some images together; a batch that does not fit into memory is halved until it does."""
+        started = time.perf_counter()
+        data, score = self.header.config.data, self.header.config.score
+        inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
+        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+        maps, reconstructions = self._run(images)
+        inside = [self._inside(found, image) for found, (_, image) in zip(maps, batch, strict=True)]
+        scores = [image_score(found, score.filter_size) for found in inside]
+        milliseconds = (time.perf_counter() - started) * 1000 / len(batch)
+        thresholds = self.header.thresholds
+        return [
+            Prediction(
+                image=image,
+                path=path,
+                score=value,
+                verdict=verdict(value, thresholds),
+                thresholds=thresholds,
+                input_map=found,
+                reconstruction=_to_uint8(reconstruction),
+                milliseconds=milliseconds,
+                data=data,
+                filter_size=score.filter_size,
+            )
+            for (path, image), value, found, reconstruction in zip(batch, scores, inside, reconstructions, strict=True)
+        ]
+
+    def _inside(self, found: Images, image: NDArray[np.uint8]) -> Images:
+        """The map with nothing found in a letterbox's padding, which is no part of the image."""
+        data = self.header.config.data
+        if data.fit == "resize":
+            return found
+        window = plan_fit((image.shape[0], image.shape[1]), data.size, data.fit).window
+        kept = np.zeros_like(found)
+        kept[window] = found[window]
+        return kept
+
+    def _run(self, images: Images) -> tuple[Images, Images]:
+        try:
+            return self.backend.run(images)
+        except MemoryLimitError:
+            if len(images) == 1:
+                raise MemoryLimitError(
+                    f"out of memory with a single image of {images.shape[2]}×{images.shape[3]} pixels; "
+                    "train a narrower preset or a smaller data.size, or free memory"
+                ) from None
+            half = len(images) // 2
+            first, second = self._run(images[:half]), self._run(images[half:])
+            return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def _load(source: Source) -> _Loaded:
+    if isinstance(source, np.ndarray):
+        return None, _checked(source)
+    path = Path(source)
+    return path, read_image(path)
+
+
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        shape = "×".join(str(side) for side in image.shape)
+        raise DataError(f"an image is an H×W×3 or H×W array of uint8, not {shape} of {image.dtype}")
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    if image.shape[2] != 3:
+        raise DataError(f"an image array has 3 channels in RGB order, not {image.shape[2]}")
+    return image
+
+
+def _to_uint8(reconstruction: Images) -> NDArray[np.uint8]:
+    pixels = np.clip(reconstruction, 0.0, 1.0) * 255
+    return np.rint(pixels).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _ahead(sources: Iterable[Source], most: int) -> Iterator[tuple[Source, Future[_Loaded]]]:
+    """Each source with its loading under way, `most` of them at once, in order."""
+    waiting: deque[tuple[Source, Future[_Loaded]]] = deque()
+    remaining = iter(sources)
+    with ThreadPoolExecutor(thread_name_prefix="draem-read") as pool:
+        try:
+            for source in islice(remaining, most):
+                waiting.append((source, pool.submit(_load, source)))
+            while waiting:
+                yield waiting.popleft()
+                for source in islice(remaining, 1):
+                    waiting.append((source, pool.submit(_load, source)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

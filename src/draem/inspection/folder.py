@@ -1,0 +1,124 @@
+"""Inspect files and keep the results: results.jsonl, overlays, 16-bit maps."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from draem.errors import DataError, ImageError
+from draem.files import atomic_path
+from draem.images import IMAGE_SUFFIXES, write_image, write_map
+from draem.inspection.detector import Detector, Source
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a number of files."""
+
+    out: Path
+    images: int
+    verdicts: dict[str, int]
+    unreadable: list[str]
+    median_milliseconds: float
+
+    def in_words(self) -> str:
+        """One line for the person at the console."""
+        counts = ", ".join(f"{number} {name}" for name, number in sorted(self.verdicts.items()))
+        return f"{self.images} images: {counts or 'none'} | {self.median_milliseconds:.0f} ms each | {self.out}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**vars(self), "out": str(self.out), "results": str(self.out / "results.jsonl")}
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Files named by paths, folders (searched to any depth) and globs, each once, in order.
+
+    Raises:
+        DataError: one of them names nothing.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = _images_below(path)
+        else:
+            matches = _files(sorted(Path(name) for name in glob.glob(pattern, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not matches:
+            raise DataError(f"{pattern}: no such image, folder of images or pattern")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def predict_files(
+    detector: Detector, paths: Sequence[Path], out: Path, batch_size: int, progress: Callable[[int, int], None]
+) -> Summary:
+    """Inspect files; results.jsonl appears when all are done, a file that cannot be read has a row with its error.
+
+    Raises:
+        DraemError: the folder cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    names = _names(paths)
+
+    def note(source: Source, error: ImageError) -> None:
+        unreadable.append(str(error))
+        rows.append({"path": str(source), "error": str(error)})
+
+    for prediction in detector.stream(paths, batch_size, on_unreadable=note):
+        name = names[prediction.path or Path()]
+        overlay, anomaly_map = out / "overlays" / f"{name}.png", out / "maps" / f"{name}.png"
+        write_image(overlay, prediction.overlay())
+        write_map(anomaly_map, prediction.anomaly_map)
+        row = {**prediction.to_dict(), "overlay": str(overlay), "anomaly_map": str(anomaly_map)}
+        rows.append(row)
+        progress(len(rows), len(paths))
+    order = {str(path): index for index, path in enumerate(paths)}
+    rows.sort(key=lambda row: order[row["path"]])
+    with atomic_path(out / "results.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
+    times = sorted(row["milliseconds"] for row in rows if "milliseconds" in row)
+    verdicts = Counter(row["verdict"] or "without verdict" for row in rows if "error" not in row)
+    return Summary(out, len(times), dict(verdicts), unreadable, times[len(times) // 2] if times else 0.0)
+
+
+def _files(matches: Sequence[Path]) -> list[Path]:
+    """Folders among the matches of a glob stand for their images."""
+    files: list[Path] = []
+    for match in matches:
+        if match.is_dir():
+            files += _images_below(match)
+        elif match.suffix.lower() in IMAGE_SUFFIXES:
+            files.append(match)
+    return files
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file's pictures: its path below the folder all share, with its suffix where two would meet."""
+    resolved = {path: path.resolve() for path in paths}
+    shared = _shared_folder(list(resolved.values()))
+    plain = {path: whole.relative_to(shared).with_suffix("").as_posix() for path, whole in resolved.items()}
+    counts = Counter(plain.values())
+    return {
+        path: name if counts[name] == 1 else f"{name}-{path.suffix.removeprefix('.')}" for path, name in plain.items()
+    }
+
+
+def _shared_folder(paths: Sequence[Path]) -> Path:
+    shared = paths[0].parent
+    while not all(path.is_relative_to(shared) for path in paths):
+        shared = shared.parent
+    return shared

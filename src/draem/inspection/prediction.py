@@ -1,0 +1,111 @@
+"""What inspecting one image gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draem.config import DataConfig
+from draem.images import unfit_box, unfit_map, write_image
+from draem.inspection.scoring import Region, Verdict, find_regions, smooth
+from draem.modelfile import Thresholds
+from draem.pictures import overlay
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One inspected image; its maps, masks and boxes are in the image's own pixels.
+
+    Attributes:
+        image: H×W×3 uint8 RGB, as read.
+        path: where it was read from; none for an array.
+        score: maximum of the smoothed anomaly map, in [0,1].
+        verdict: accept, review or reject; none where the model has no threshold.
+        thresholds: those of the model.
+        input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on.
+        reconstruction: h×w×3 uint8 RGB at the input size: what the network thinks a normal part looks like.
+        milliseconds: the image's share of the time for preprocessing, network and scoring; decoding is not in it.
+    """
+
+    image: NDArray[np.uint8]
+    path: Path | None
+    score: float
+    verdict: Verdict | None
+    thresholds: Thresholds | None
+    input_map: NDArray[np.float32]
+    reconstruction: NDArray[np.uint8]
+    milliseconds: float
+    data: DataConfig
+    filter_size: int
+
+    @property
+    def threshold(self) -> float | None:
+        """Scores above are rejected; none where the model has no threshold."""
+        return self.thresholds.reject if self.thresholds else None
+
+    @cached_property
+    def anomaly_map(self) -> NDArray[np.float32]:
+        """H×W float32 in [0,1], in the image's pixels."""
+        height, width = self.image.shape[:2]
+        return np.clip(unfit_map(self.input_map, (height, width), self.data.size, self.data.fit), 0.0, 1.0)
+
+    @cached_property
+    def anomaly_mask(self) -> NDArray[np.bool_]:
+        """H×W bool: the smoothed map above the threshold; nothing where there is no threshold."""
+        height, width = self.image.shape[:2]
+        if self._lowest is None:
+            return np.zeros((height, width), bool)
+        smoothed = unfit_map(self._smoothed, (height, width), self.data.size, self.data.fit)
+        return np.asarray(smoothed > self._lowest)
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """Where the smoothed map is above the review threshold, else the reject threshold; highest peak first.
+
+        Empty for an accepted image and where there is no threshold; boxes and areas in the image's pixels.
+        """
+        if self._lowest is None:
+            return []
+        height, width = self.image.shape[:2]
+        found = find_regions(self._smoothed, self._lowest)
+        return [self._in_image(region, (height, width)) for region in found]
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The image with its anomaly map as heat and its regions outlined: H×W×3 uint8 RGB."""
+        return overlay(self.image, self.anomaly_map, self.anomaly_mask)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay as an image file."""
+        write_image(Path(path), self.overlay())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row that `draem predict` writes, ready for JSON."""
+        return {
+            "path": str(self.path) if self.path is not None else None,
+            "score": round(self.score, 6),
+            "threshold": self.threshold,
+            "verdict": self.verdict,
+            "regions": [{"box": list(r.box), "area": r.area, "peak": round(r.peak, 6)} for r in self.regions],
+            "milliseconds": round(self.milliseconds, 3),
+        }
+
+    @property
+    def _lowest(self) -> float | None:
+        if self.thresholds is None:
+            return None
+        return self.thresholds.reject if self.thresholds.review is None else self.thresholds.review
+
+    @cached_property
+    def _smoothed(self) -> NDArray[np.float32]:
+        return smooth(self.input_map, self.filter_size)
+
+    def _in_image(self, region: Region, original: tuple[int, int]) -> Region:
+        box = unfit_box(region.box, original, self.data.size, self.data.fit)
+        left, top, right, bottom = region.box
+        pixels = (box[2] - box[0]) * (box[3] - box[1]) / ((right - left) * (bottom - top))
+        return Region(box, max(1, round(region.area * pixels)), region.peak)

@@ -1,0 +1,67 @@
+"""From anomaly map to image score, regions and verdict: the one place where this is done, for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from draem.modelfile import Thresholds
+
+Verdict = Literal["accept", "review", "reject"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the smoothed map above the threshold.
+
+    `box` is (left, top, right, bottom) in pixels, right and bottom exclusive; `area` in pixels; `peak` the largest
+    value of the smoothed map in it.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: float
+
+
+def smooth(anomaly_map: NDArray[np.float32], filter_size: int) -> NDArray[np.float32]:
+    """Mean filter of odd side `filter_size`, stride 1, zeros beyond the border (the paper's has side 21)."""
+    if filter_size == 1:
+        return anomaly_map
+    side = (filter_size, filter_size)
+    return cv2.blur(np.ascontiguousarray(anomaly_map), side, borderType=cv2.BORDER_CONSTANT).astype(
+        np.float32, copy=False
+    )
+
+
+def image_score(anomaly_map: NDArray[np.float32], filter_size: int) -> float:
+    """The maximum of the smoothed map, in [0,1]: η of the paper."""
+    return float(smooth(anomaly_map, filter_size).max())
+
+
+def verdict(score: float, thresholds: Thresholds | None) -> Verdict | None:
+    """What a score means; none where there is no threshold."""
+    if thresholds is None:
+        return None
+    if score > thresholds.reject:
+        return "reject"
+    return "review" if thresholds.review is not None and score > thresholds.review else "accept"
+
+
+def find_regions(smoothed: NDArray[np.float32], threshold: float) -> list[Region]:
+    """Connected regions (8 neighbours) of a smoothed map above a threshold, highest peak first.
+
+    An image whose score is above the threshold has at least one, and no other has any.
+    """
+    above = (smoothed > threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        left, top, width, height, area = (int(value) for value in stats[label])
+        inside = labels[top : top + height, left : left + width] == label
+        peak = float(smoothed[top : top + height, left : left + width][inside].max())
+        regions.append(Region((left, top, left + width, top + height), area, peak))
+    return sorted(regions, key=lambda region: -region.peak)

@@ -1,0 +1,227 @@
+"""The header that every model file carries, in safetensors files: without torch.
+
+A file is refused with one line when it is damaged, hostile or of another kind. Nothing is unpickled, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from draem.config import Config
+from draem.errors import ModelFileError
+from draem.files import atomic_write
+
+FORMAT_VERSION = 1
+_KEY = "draem"
+_LENGTH = struct.Struct("<Q")
+_LARGEST_HEADER = 64 * 2**20
+
+
+class Thresholds(BaseModel):
+    """Where an image score becomes a verdict, and what that was chosen on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reject: float
+    """Scores above are rejected."""
+    review: float | None = None
+    """Scores above, up to `reject`, go to a person; none: no such zone."""
+    chosen_on: str
+    """In words: which images, how many, by which rule."""
+
+
+class DataRecord(BaseModel):
+    """Which data made the model: the fingerprint is that of all samples, the counts those of the good images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    fingerprint: str
+    train: int
+    select: int
+    calibrate: int
+
+
+class TrainingRecord(BaseModel):
+    """How the weights came about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images_seen: int
+    steps: int
+    step_kept: int
+    seconds: float
+    device: str
+    precision: str
+    validation: dict[str, float | None] = {}
+
+
+class Header(BaseModel):
+    """All that inspection needs to know beside the weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["draem-model"] = "draem-model"
+    format_version: int = FORMAT_VERSION
+    config: Config
+    channels: int = 3
+    colour_order: Literal["RGB"] = "RGB"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    region: list[list[float]] | None = None
+    """Region of interest, a polygon in shares of width and height; none: the whole image."""
+    thresholds: Thresholds | None = None
+    data: DataRecord | None = None
+    training: TrainingRecord | None = None
+    origin: str = "trained"
+    """trained, or what the weights were imported from."""
+    versions: dict[str, str] = {}
+    sha256: str = ""
+    """Of the weights' bytes, as they stand in the file."""
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of a model file; the weights stay on the disk.
+
+    Raises:
+        ModelFileError: naming the file and what is wrong with it.
+    """
+    metadata, _ = _read_index(path)
+    return _parse_header(path, metadata)
+
+
+def read_model(path: Path) -> tuple[Header, bytes]:
+    """The checked header, and the whole file's bytes (safetensors) with weights that match their sum.
+
+    Raises:
+        ModelFileError: naming the file and what is wrong with it.
+    """
+    metadata, start = _read_index(path)
+    header = _parse_header(path, metadata)
+    content = path.read_bytes()
+    if hashlib.sha256(memoryview(content)[start:]).hexdigest() != header.sha256:
+        raise ModelFileError(f"{path}: the weights do not match their checksum; copy the file again")
+    return header, content
+
+
+def write_model(path: Path, header: Header, tensors: bytes) -> Header:
+    """Write a model file, beside and renamed.
+
+    Args:
+        path: where to.
+        header: its `sha256` is set here.
+        tensors: the weights as safetensors without metadata.
+
+    Returns:
+        The header as written.
+    """
+    index, data = _split(tensors)
+    sealed = header.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    atomic_write(path, _join(index, {_KEY: sealed.model_dump_json()}, data))
+    return sealed
+
+
+def write_record(path: Path, record: Mapping[str, Any], tensors: bytes) -> None:
+    """Write safetensors with a JSON record in its metadata, beside and renamed: the form of a checkpoint."""
+    index, data = _split(tensors)
+    sum_of_data = hashlib.sha256(data).hexdigest()
+    metadata = {"record": json.dumps(dict(record), allow_nan=False), "sha256": sum_of_data}
+    atomic_write(path, _join(index, metadata, data))
+
+
+def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
+    """What `write_record` wrote: the record, and the whole file's bytes (safetensors).
+
+    Raises:
+        ModelFileError: the file is damaged or of another kind.
+    """
+    metadata, start = _read_index(path)
+    content = path.read_bytes()
+    if hashlib.sha256(memoryview(content)[start:]).hexdigest() != metadata.get("sha256"):
+        raise ModelFileError(f"{path}: its tensors do not match their checksum")
+    try:
+        record = json.loads(metadata["record"])
+    except (KeyError, ValueError):
+        raise ModelFileError(f"{path}: it holds no record") from None
+    if not isinstance(record, dict):
+        raise ModelFileError(f"{path}: its record is not a mapping")
+    return record, content
+
+
+def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
+    if _KEY not in metadata:
+        raise ModelFileError(
+            f"{path}: safetensors, but not a draem model (no header); the published weights come in by import-weights"
+        )
+    try:
+        values = json.loads(metadata[_KEY])
+    except ValueError:
+        raise ModelFileError(f"{path}: its header is not JSON") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: header version {str(version)[:20]}, this draem reads up to {FORMAT_VERSION}; update draem"
+        )
+    try:
+        return Header.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ModelFileError(f"{path}: its header is wrong at {place} ({first['msg']})") from None
+
+
+def _read_index(path: Path) -> tuple[dict[str, str], int]:
+    """The metadata of a safetensors file, and where its data start; sizes are checked against the file's."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_LENGTH.size)
+            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
+            if not 2 <= length <= min(size - _LENGTH.size, _LARGEST_HEADER):
+                raise ModelFileError(f"{path}: not a model file (or cut short)")
+            raw = file.read(length)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
+    start = _LENGTH.size + length
+    index = _parse_index(path, raw)
+    metadata = index.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFileError(f"{path}: its metadata are damaged")
+    try:
+        end = max((int(entry["data_offsets"][1]) for entry in index.values()), default=0)
+    except (TypeError, KeyError, IndexError, ValueError):
+        raise ModelFileError(f"{path}: its table of tensors is damaged") from None
+    if start + end != size:
+        raise ModelFileError(f"{path}: {size} bytes, {start + end} expected: cut short or damaged; copy it again")
+    return metadata, start
+
+
+def _parse_index(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        index = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ModelFileError(f"{path}: not a model file") from None
+    if not isinstance(index, dict):
+        raise ModelFileError(f"{path}: not a model file")
+    return index
+
+
+def _split(tensors: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The table and the data of safetensors bytes that we made ourselves."""
+    (length,) = _LENGTH.unpack_from(tensors)
+    start = _LENGTH.size + length
+    index = json.loads(tensors[_LENGTH.size : start])
+    index.pop("__metadata__", None)
+    return index, memoryview(tensors)[start:]
+
+
+def _join(index: Mapping[str, Any], metadata: Mapping[str, str], data: memoryview) -> bytes:
+    raw = json.dumps({"__metadata__": dict(metadata), **index}, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # the format aligns its data
+    return b"".join((_LENGTH.pack(len(raw)), raw, data))

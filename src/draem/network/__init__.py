@@ -1,0 +1,1 @@
+"""Both sub-networks, their losses and their weights (needs torch)."""

@@ -1,0 +1,83 @@
+"""What the command line shows: tables on stdout, counting bars on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from draem.evaluation.evaluate import Evaluation
+from draem.evaluation.metrics import METRIC_KEYS, Metrics
+from draem.modelfile import Header
+
+
+def show(table: Table) -> None:
+    """Print on stdout; a pipe gets a width at which nothing is cut."""
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
+
+
+def metrics_table(evaluations: Sequence[Evaluation], title: str) -> Table:
+    """A row for each category and each of its defect types; a dash stands for what cannot be known."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("category")
+    table.add_column("defect")
+    table.add_column("images", justify="right")
+    for key in METRIC_KEYS:
+        table.add_column(key.replace("_", " "), justify="right")
+    for evaluation in evaluations:
+        for category, metrics in evaluation.by_category.items():
+            table.add_row(category, "all", str(evaluation.count(category)), *_cells(metrics), style="bold")
+            for (owner, defect), part in evaluation.by_defect.items():
+                if owner == category:
+                    table.add_row("", defect, str(evaluation.count(category, defect)), *_cells(part))
+    return table
+
+
+def header_table(header: Header) -> Table:
+    """A model's header for the eye."""
+    table = Table(show_header=False)
+    network, data, score = header.config.network, header.config.data, header.config.score
+    rows: dict[str, str] = {
+        "preset": f"{header.config.preset}, widths {network.reconstructive_width}/{network.discriminative_width}",
+        "input": f"{data.size[0]}×{data.size[1]} {header.colour_order}, {data.fit}",
+        "score": f"maximum after a {score.filter_size}×{score.filter_size} mean filter",
+        "origin": header.origin,
+    }
+    if header.thresholds is not None:
+        review = "none" if header.thresholds.review is None else f"{header.thresholds.review:.6f}"
+        rows["reject above"] = f"{header.thresholds.reject:.6f}"
+        rows["review above"] = review
+        rows["chosen on"] = header.thresholds.chosen_on
+    else:
+        rows["threshold"] = "none"
+    if header.data is not None:
+        jobs = f"{header.data.train} train, {header.data.select} select, {header.data.calibrate} calibrate"
+        rows["data"] = f"{header.data.name}: {jobs}; fingerprint {header.data.fingerprint[:16]}"
+    if header.training is not None:
+        record = header.training
+        rows["training"] = (
+            f"{record.images_seen} images, {record.seconds / 60:.1f} min on {record.device} in {record.precision}, "
+            f"seed {header.config.training.seed}, weights of step {record.step_kept} of {record.steps}"
+        )
+    rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())
+    rows["weights"] = f"sha256 {header.sha256}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+@contextmanager
+def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, moved by calling with what is done and how much there is."""
+    columns = (TextColumn(f"[bold]{verb}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(verb, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _cells(metrics: Metrics) -> list[str]:
+    return ["–" if value is None else f"{value:.4f}" for value in metrics.to_dict().values()]

@@ -1,0 +1,36 @@
+"""Which batch fits into memory, found by trying."""
+
+from __future__ import annotations
+
+import torch
+
+from draem.config import Config
+from draem.inspection.backends import out_of_memory
+from draem.network.draem import Draem
+from draem.network.losses import draem_losses
+
+
+def largest_batch(config: Config, device: torch.device, below: int) -> int:
+    """The largest power of two below `below` with which a training step fits; 0 if even one image does not."""
+    size = 1 << max(below - 1, 0).bit_length() - 1 if below > 1 else 0
+    while size:
+        try:
+            _try_step(config, device, size)
+            return size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        size //= 2
+    return 0
+
+
+def _try_step(config: Config, device: torch.device, size: int) -> None:
+    """Forward, backward and the optimiser's moments, on black images."""
+    network = Draem(config.network).to(device)
+    images = torch.zeros(size, 3, *config.data.size, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision != "fp32"):
+        reconstruction, logits = network(images)
+    losses = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.Adam(network.parameters())
+    optimizer.step()

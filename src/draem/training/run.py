@@ -1,0 +1,266 @@
+"""A whole run: data → split → training → threshold → model file, in one folder.
+
+RUN/config.yaml            what made it, resolved
+RUN/split.json             which good image had which job
+RUN/metrics.csv            its history; RUN/tensorboard the same with pictures
+RUN/checkpoint.safetensors where --resume goes on
+RUN/model.safetensors      the model
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from draem.config import Config
+from draem.data.bank import ImageBank
+from draem.data.layouts import Dataset, Sample, Split, fingerprint, read_layout, split_good
+from draem.errors import ConfigError, DataError, MemoryLimitError, TrainingError
+from draem.files import atomic_write
+from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
+from draem.inspection.calibration import first_thresholds
+from draem.inspection.detector import Detector
+from draem.modelfile import DataRecord, Header, TrainingRecord
+from draem.network.draem import Draem
+from draem.network.weights import load_model, save_model
+from draem.training.memory import largest_batch
+from draem.training.progress import RunLog
+from draem.training.trainer import CHECKPOINT, Trained, Trainer
+
+MODEL, CONFIG, SPLIT = "model.safetensors", "config.yaml", "split.json"
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train_run(data: Path, out: Path, config: Config, *, resume: bool = False, init: Path | None = None) -> Detector:
+    """Train on a data set's good images and write the model; returns it as a detector.
+
+    Args:
+        data: folder of good images, or a data set in a layout that is understood.
+        out: the run's folder.
+        config: all settings, resolved.
+        resume: go on from the folder's checkpoint; without one, start from the beginning.
+        init: a trained model to start from.
+
+    Raises:
+        DraemError: of the kind that fits; see `draem.errors`.
+    """
+    _refuse_overwriting(out, resume)
+    config = _on_this_machine(config)
+    fabric = _launch(config)
+    dataset = read_layout(data, config.data.layout)
+    split = _split(dataset, config, out, resume)
+    with RunLog(out, active=fabric.is_global_zero) as log:
+        log.message(_announce(config, dataset, split, fabric))
+        train, select = _load_banks(split, config, out, log)
+        if fabric.is_global_zero:
+            _write_record(out, config, split)
+        fabric.barrier()
+        trainer = Trainer(config, out, fabric, train, select, log)
+        start_from = _starting_weights(init, config) if init else None
+        with _explaining_memory(config, fabric):
+            trained = trainer.fit(resume=resume, start_from=start_from)
+        if fabric.is_global_zero:
+            header = _header(config, dataset, split, trained, str(fabric.device))
+            header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
+            log.message(f"model: {out / MODEL}")
+        fabric.barrier()
+    return Detector.load(out / MODEL, config.training.accelerator)
+
+
+def stored_config(out: Path) -> Config:
+    """The configuration of an earlier run in `out`."""
+    return Config.resolve("", out / CONFIG)
+
+
+def _refuse_overwriting(out: Path, resume: bool) -> None:
+    if not resume and any((out / name).exists() for name in (MODEL, CHECKPOINT)):
+        raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out}: is a file; --out is a folder")
+
+
+def _on_this_machine(config: Config) -> Config:
+    """The configuration with `auto` replaced by what this machine has."""
+    recipe = config.training
+    device = choose_device(recipe.accelerator)
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if _native_bf16(device) else "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise ConfigError("training.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if recipe.devices > 1 and device == "cuda" and recipe.devices > torch.cuda.device_count():
+        raise ConfigError(f"training.devices is {recipe.devices}, but there are {torch.cuda.device_count()} GPUs here")
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    # An untrained network's activations fade into denormal numbers, on which CPUs are a hundred times slower.
+    # Set before the first parallel region, since its threads inherit it.
+    torch.set_flush_denormal(True)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    resolved = recipe.model_copy(update={"accelerator": device, "precision": precision})
+    return config.model_copy(update={"training": resolved})
+
+
+def _native_bf16(device: str) -> bool:
+    """Whether bf16 products are done in hardware, so that they are faster and not slower."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    if device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def _launch(config: Config) -> Fabric:
+    """Fabric for the device, precision and processes; starts the other processes where there are several."""
+    recipe = config.training
+    several = recipe.devices * recipe.nodes > 1
+    if several and recipe.accelerator == "mps":
+        raise ConfigError("training.devices: MPS has one device")
+    backend = "nccl" if recipe.accelerator == "cuda" else "gloo"
+    # Statistics are averaged over the processes by us: broadcasting those of the first would lose the others'.
+    strategy: Any = DDPStrategy(process_group_backend=backend, broadcast_buffers=False) if several else "auto"
+    fabric = Fabric(
+        accelerator=recipe.accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        strategy=strategy,
+        precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _split(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
+    """The good images by job; a resumed run keeps the jobs it gave."""
+    good = dataset.train_good
+    if not good:
+        raise DataError(f"{dataset.root}: no good images to train on")
+    if not (resume and (out / SPLIT).exists()):
+        return split_good(good, config.data.select_share, config.data.calibrate_share, config.training.seed)
+    by_name = {sample.name: sample for sample in good}
+    jobs: dict[str, tuple[Sample, ...]] = {}
+    try:
+        record = json.loads((out / SPLIT).read_text(encoding="utf-8"))
+        for job in ("train", "select", "calibrate"):
+            jobs[job] = tuple(by_name[name] for name in record[job])
+    except KeyError as error:
+        raise DataError(f"{dataset.root}: {error.args[0]} is gone, which the run in {out} uses; put it back") from None
+    except ValueError:
+        raise DataError(f"{out / SPLIT}: damaged; start a new run in another --out") from None
+    return Split(**jobs)
+
+
+def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[ImageBank, ImageBank | None]:
+    train = _bank(split.train, config, out, log)
+    return train, _bank(split.select, config, out, log) if split.select else None
+
+
+def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank:
+    bank = ImageBank.load([sample.path for sample in samples], config.data, cache=out / "cache")
+    for _, reason in bank.skipped:
+        log.message(f"left out: {reason}")
+    return bank
+
+
+def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) -> str:
+    recipe, network = config.training, config.network
+    jobs = f"{len(split.train)} to train, {len(split.select)} to select, {len(split.calibrate)} to calibrate"
+    return (
+        f"{dataset.category}: {jobs} · preset {config.preset} ({network.reconstructive_width}/"
+        f"{network.discriminative_width}) · {fabric.device.type} {recipe.precision}"
+    )
+
+
+def _write_record(out: Path, config: Config, split: Split) -> None:
+    jobs = {job: [sample.name for sample in getattr(split, job)] for job in ("train", "select", "calibrate")}
+    atomic_write(out / SPLIT, json.dumps(jobs, indent=1).encode())
+    atomic_write(out / CONFIG, config.to_yaml().encode())
+
+
+def _starting_weights(init: Path, config: Config) -> dict[str, torch.Tensor]:
+    network, header = load_model(init)
+    if header.config.network != config.network:
+        theirs, ours = header.config.network, config.network
+        raise ConfigError(
+            f"--init {init}: its network is {theirs.reconstructive_width}/{theirs.discriminative_width} "
+            f"(aligned corners {theirs.aligned_corners}), this run's is {ours.reconstructive_width}/"
+            f"{ours.discriminative_width} (aligned corners {ours.aligned_corners}); choose --preset or network.* alike"
+        )
+    return network.state_dict()
+
+
+@contextmanager
+def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
+    """Out of memory names the batch size that would fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    else:
+        return
+    # Outside of the handler, so that nothing holds the failed step's memory any more.
+    size = config.training.batch_size
+    fits = largest_batch(config, fabric.device, below=size)
+    if fits == 0:
+        raise MemoryLimitError("out of memory even with one image: use a narrower preset or a smaller data.size")
+    raise MemoryLimitError(
+        f"out of memory with training.batch_size={size}; {fits} fits: --set training.batch_size={fits} "
+        f"--set training.accumulate={-(-size // fits)}"
+    )
+
+
+def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, device: str) -> Header:
+    recipe = config.training
+    return Header(
+        config=config,
+        data=DataRecord(
+            name=dataset.category,
+            fingerprint=fingerprint(dataset.samples),
+            train=len(split.train),
+            select=len(split.select),
+            calibrate=len(split.calibrate),
+        ),
+        training=TrainingRecord(
+            images_seen=trained.images_seen,
+            steps=trained.steps,
+            step_kept=trained.step_kept,
+            seconds=round(trained.seconds, 1),
+            device=device,
+            precision=recipe.precision,
+            validation=trained.validation,
+        ),
+        versions=package_versions(),
+    )
+
+
+def _write_model(
+    path: Path, header: Header, trained: Trained, split: Split, device: torch.device, log: RunLog
+) -> Header:
+    """Find the first threshold on the calibrate images, and write the model with it."""
+    network = Draem(header.config.network)
+    network.load_state_dict(trained.state)
+    detector = Detector(TorchBackend(network, str(device)), header)
+    paths = [sample.path for sample in split.calibrate]
+    scores = [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]
+    thresholds = first_thresholds(scores, header.config.score)
+    if thresholds is None:
+        log.message("no threshold: no good images were held out for it (data.calibrate_share)")
+    else:
+        log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
+    return save_model(path, trained.state, header.model_copy(update={"thresholds": thresholds}))
+
+
+def package_versions() -> dict[str, str]:
+    """What made a model: versions of Python and of the packages that decide its numbers."""
+    packages = ("draem", "torch", "numpy", "opencv-python-headless", "lightning-fabric")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,37 @@
+"""How long a run is, and its learning rate at each step: pure functions, so a resumed run needs no state for them."""
+
+from __future__ import annotations
+
+import math
+
+from draem.config import TrainingConfig
+
+_START = 1 / 25
+_END = 1e-4
+
+
+def count_steps(config: TrainingConfig, train_images: int, processes: int = 1) -> int:
+    """Optimiser steps in the budget, rounded up; at least one."""
+    images = config.images or math.ceil((config.epochs or 0) * train_images)
+    return max(1, math.ceil(images / (config.batch_size * config.accumulate * processes)))
+
+
+def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
+    """The rate of step `step` of `steps`, counted from 0.
+
+    `one_cycle` rises from a 25th of the rate and falls to a 10,000th, both as a cosine (Smith and Topin, "Super-
+    convergence", 2018, in the form that fast.ai gave it).
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "steps":
+        passed = sum(step >= math.floor(share * steps) for share in config.milestones)
+        return config.learning_rate * config.factor**passed
+    peak = config.warmup * steps - 1
+    if step <= peak:
+        return _cosine(_START, 1.0, step / peak) * config.learning_rate
+    return _cosine(1.0, _END, (step - peak) / max(steps - 1 - peak, 1e-9)) * config.learning_rate
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2

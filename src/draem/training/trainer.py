@@ -1,0 +1,310 @@
+"""The loop: batch → simulator → network → losses → step; checkpoints, validation, history.
+
+Device, precision and processes are Lightning Fabric's. Every draw is keyed by (seed, step, global sample index), so a
+run that was killed goes on as if it had not been, and the draws do not depend on how many processes share the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW
+from torch.optim.swa_utils import AveragedModel
+
+from draem.config import Config
+from draem.data.bank import ImageBank
+from draem.errors import ModelFileError, TrainingError
+from draem.network.draem import Draem
+from draem.network.losses import draem_losses
+from draem.simulation.draws import sample_keys
+from draem.simulation.simulator import Simulator
+from draem.training.checkpoint import RunState, load_weights, save_weights
+from draem.training.interrupt import Interrupt
+from draem.training.order import image_indices
+from draem.training.progress import RunLog
+from draem.training.schedule import count_steps, learning_rate
+from draem.training.statistics import PartStatistics
+from draem.training.validation import Validation, load_batch, validate
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+_TERMS = ("loss", "ssim", "l2", "focal")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run ends with: the weights that were kept, and how they came about."""
+
+    state: dict[str, Tensor]
+    step_kept: int
+    steps: int
+    images_seen: int
+    seconds: float
+    validation: dict[str, float | None]
+
+
+class Trainer:
+    """Trains one network on one bank of normal images."""
+
+    def __init__(
+        self, config: Config, out: Path, fabric: Fabric, train: ImageBank, select: ImageBank | None, log: RunLog
+    ) -> None:
+        recipe = config.training
+        self.config, self.recipe, self.out, self.log = config, recipe, out, log
+        self.fabric, self.device = fabric, fabric.device
+        self.train_bank, self.select_bank = train, select if select is not None and len(select) else None
+        self.steps = count_steps(recipe, len(train), fabric.world_size)
+        self.images_per_step = recipe.batch_size * recipe.accumulate * fabric.world_size
+        self.simulator = Simulator(config.simulation, config.data.size, self.device)
+        torch.manual_seed(recipe.seed)
+        self.network = Draem(config.network)
+        if recipe.channels_last:
+            self.network.channels_last()
+        if fabric.world_size > 1 and self.device.type == "cuda":
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        self.step = 0
+        self.seconds = 0.0
+        self.best: dict[str, Any] = {}
+        self._logged = (0.0, 0)
+
+    def fit(self, *, resume: bool = False, start_from: Mapping[str, Tensor] | None = None) -> Trained:
+        """Run to the end of the budget.
+
+        Args:
+            resume: go on from the checkpoint in the run's folder, if there is one.
+            start_from: trained weights to start from, instead of random ones.
+
+        Raises:
+            TrainingError: the loss is not a number any more; the last good state is kept.
+        """
+        self._prepare(start_from)
+        self._resume(resume)
+        self.log.start(self.step, self.step * self.images_per_step, self.steps * self.images_per_step)
+        started, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        self._logged = (time.perf_counter(), self.step)
+        with Interrupt() as interrupt:
+            while self.step < self.steps:
+                rate = self._one_step()
+                self.seconds = time.perf_counter() - started
+                self._report(rate)
+                if time.perf_counter() - saved >= self.recipe.checkpoint_every or self.step == self.steps:
+                    self._save()
+                    saved = time.perf_counter()
+                if interrupt.requested:
+                    self._save()
+                    raise TrainingError(
+                        f"stopped at step {self.step} of {self.steps}; go on with --resume ({self.out})"
+                    )
+        return self._result()
+
+    def _report(self, rate: float) -> None:
+        """At the steps for it: losses, validation, a row of the history."""
+        row: dict[str, float | int | None] = {}
+        images = self.step * self.images_per_step
+        if self.step % self.recipe.log_every == 0 or self.step == self.steps:
+            since, first = self._logged
+            speed = (self.step - first) * self.images_per_step / max(time.perf_counter() - since, 1e-9)
+            row = {**self._losses(), "learning_rate": rate, "images_per_second": speed}
+        if self.select_bank is not None and self.fabric.is_global_zero and self._validates():
+            row |= self._validate(self.select_bank)
+        if row:
+            self.log.row({"step": self.step, "images": images, **row})
+            self._logged = (time.perf_counter(), self.step)
+
+    def _validates(self) -> bool:
+        """Whether one of the validations, evenly spread and the last one at the end, falls on this step."""
+        count = self.recipe.validations
+        return self.step * count // self.steps > (self.step - 1) * count // self.steps
+
+    def _prepare(self, start_from: Mapping[str, Tensor] | None) -> None:
+        """Set up network, average, optimiser and the accounts of a step."""
+        recipe = self.recipe
+        if start_from is not None:
+            self.network.load_state_dict(dict(start_from))
+        optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
+        fused = self.device.type in ("cpu", "cuda")
+        optimizer = optimizer_type(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
+        )
+        forward: Any = torch.compile(self.network) if recipe.compile else self.network
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
+        self.average: AveragedModel | None = None
+        if recipe.ema:
+            horizon = max(recipe.ema * self.steps, 1.0)
+            self.average = AveragedModel(self.network, multi_avg_fn=_moving_average(horizon), use_buffers=True)
+        self.state = RunState(self.network, self.average, self.optimizer.optimizer)
+        self.statistics = PartStatistics(self.network, recipe.accumulate, self.fabric)
+        self.window = torch.zeros(len(_TERMS) + 1, device=self.device)
+
+    def _one_step(self) -> float:
+        """All parts of one batch, then the optimiser; returns the learning rate. Never waits for the device."""
+        recipe = self.recipe
+        rate = learning_rate(recipe, self.step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self.statistics.begin_step()
+        for part in range(recipe.accumulate):
+            last = part == recipe.accumulate - 1
+            with self.fabric.no_backward_sync(self.model, enabled=not last):
+                self._one_part(part)
+            self.statistics.end_part()
+        self.statistics.end_step()
+        if recipe.clip_norm is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.step += 1
+        self.log.advance(self.images_per_step)
+        return rate
+
+    def _one_part(self, part: int) -> None:
+        """Forward and backward of one part: its samples have the same global indices in any division of the batch."""
+        recipe = self.recipe
+        first = (part * self.fabric.world_size + self.fabric.global_rank) * recipe.batch_size
+        samples = torch.arange(first, first + recipe.batch_size)
+        positions = self.step * self.images_per_step + samples
+        indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
+        images = load_batch(self.train_bank, indices, self.device)
+        simulated = self.simulator(images, sample_keys(recipe.seed, self.step, samples))
+        anomalous = simulated.anomalous
+        if recipe.channels_last:
+            anomalous = anomalous.contiguous(memory_format=torch.channels_last)
+        reconstruction, logits = self.model(anomalous)
+        losses = draem_losses(
+            reconstruction, logits, simulated.normal, simulated.mask, recipe.ssim_weight, recipe.focal_gamma
+        )
+        self.fabric.backward(losses.total / recipe.accumulate)
+        terms = torch.stack((losses.total, losses.ssim, losses.l2, losses.focal)).detach()
+        self.window += torch.cat((terms, torch.ones(1, device=self.device)))
+
+    def _losses(self) -> dict[str, float]:
+        """Means since the last row; this is where a run waits for the device, and notices that it went wrong."""
+        *sums, count = self.window.tolist()
+        self.window.zero_()
+        means = {name: total / max(count, 1) for name, total in zip(_TERMS, sums, strict=True)}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise self._diverged()
+        return means
+
+    def _diverged(self) -> TrainingError:
+        kept = (
+            "the last good state is in " + CHECKPOINT if (self.out / CHECKPOINT).exists() else "no state was saved yet"
+        )
+        return TrainingError(
+            f"{self.out}: the loss is not a number at step {self.step}; {kept}; lower training.learning_rate "
+            f"(now {self.recipe.learning_rate:g}), set training.clip_norm, or use fp32"
+        )
+
+    def _validate(self, bank: ImageBank) -> dict[str, float | int | None]:
+        network = self._kept_network()
+        with self.fabric.autocast():
+            found = validate(network, self.simulator, bank, self.config, self.device)
+        metrics = found.metrics
+        values = {
+            "val_pixel_ap": metrics.pixel_ap,
+            "val_pixel_auroc": metrics.pixel_auroc,
+            "val_image_auroc": metrics.image_auroc,
+            "val_loss": found.loss,
+        }
+        self.log.picture(self.step, "validation", found.picture)
+        self._keep_best(network, found, values)
+        return dict(values)
+
+    def _keep_best(self, network: nn.Module, found: Validation, values: dict[str, float | None]) -> None:
+        """Best is the highest pixel AP on simulated defects."""
+        score = found.metrics.pixel_ap
+        previous = self.best.get("val_pixel_ap")
+        if self.recipe.keep == "best" and score is not None and (previous is None or score > previous):
+            self.best = {"step": self.step, **values}
+            save_weights(self.out / BEST, network, self.best)
+        elif self.recipe.keep == "last":
+            self.best = {"step": self.step, **values}
+
+    def _kept_network(self) -> Draem:
+        """The network that would become the model: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def _save(self) -> None:
+        if not self.state.finite() or not bool(self.window.isfinite().all()):
+            raise self._diverged()
+        if self.fabric.is_global_zero:
+            record = {
+                "step": self.step,
+                "steps": self.steps,
+                "seconds": self.seconds,
+                "threads": torch.get_num_threads(),
+                "window": self.window.tolist(),
+                "best": self.best,
+                "scaler": self._scaler_state(),
+                "config": self.config.model_dump(mode="json"),
+            }
+            self.state.save(self.out / CHECKPOINT, record)
+
+    def _resume(self, resume: bool) -> None:
+        path = self.out / CHECKPOINT
+        if not resume or not path.exists():
+            if resume:
+                self.log.message(f"nothing to resume in {self.out}: starting from the beginning")
+            return
+        record = self.state.load(path)
+        try:
+            self.step, self.seconds = int(record["step"]), float(record["seconds"])
+            self.window = torch.tensor(record["window"], device=self.device)
+            self.best = dict(record["best"])
+            self._load_scaler(record["scaler"])
+            torch.set_num_threads(int(record["threads"]))
+            steps = int(record["steps"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path}: its record is damaged ({error})") from None
+        if steps != self.steps:
+            raise TrainingError(
+                f"{path}: its run has {steps} steps, this one {self.steps}; resume with the settings of "
+                f"{self.out / 'config.yaml'}"
+            )
+        self.log.message(f"resumed at step {self.step} of {self.steps}")
+
+    def _result(self) -> Trained:
+        state = {name: value.detach().cpu() for name, value in self._kept_network().state_dict().items()}
+        step_kept = self.steps
+        best = self.out / BEST
+        if self.recipe.keep == "best" and self.best and best.exists():
+            (state, _), step_kept = load_weights(best), int(self.best["step"])
+        values = {name: value for name, value in self.best.items() if name != "step"}
+        images = self.steps * self.images_per_step
+        return Trained(state, step_kept, self.steps, images, self.seconds, values)
+
+    def _scaler_state(self) -> dict[str, Any] | None:
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        return scaler.state_dict() if scaler is not None else None
+
+    def _load_scaler(self, state: Mapping[str, Any] | None) -> None:
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        if scaler is not None and state:
+            scaler.load_state_dict(dict(state))
+
+
+def _moving_average(horizon: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
+    """Exponential average over `horizon` steps; at the start over a tenth of the steps so far, so that the random
+    weights are soon forgotten. Counters are copied."""
+
+    @torch.no_grad()
+    def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
+        weight = max(1 / horizon, 9 / (10 + float(count)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, weight)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return average

@@ -1,0 +1,98 @@
+"""How well a network finds simulated defects on good images that it was not trained on. Never on test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from draem.config import Config
+from draem.data.bank import ImageBank
+from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.inspection.scoring import image_score
+from draem.network.draem import Draem, anomaly_map
+from draem.network.losses import draem_losses
+from draem.pictures import heat_map, sheet
+from draem.simulation.draws import sample_keys
+from draem.simulation.simulator import Simulator
+
+SAMPLES = 48
+"""At least this many simulated samples; every select image is used equally often."""
+_STEP = -1
+"""Draws of the validation lie at a step that no training has."""
+_PICTURED = 4
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Metrics on simulated defects, the mean loss, and a picture of some samples."""
+
+    metrics: Metrics
+    loss: float
+    picture: NDArray[np.uint8]
+
+
+@torch.no_grad()
+def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Config, device: torch.device) -> Validation:
+    """Score the network on simulated defects; every call sees the same ones.
+
+    Runs in the mode of the surrounding autocast; the network is left in the mode it was in.
+    """
+    repeats = -(-SAMPLES // len(bank))
+    count = repeats * len(bank)
+    size = config.training.batch_size
+    accumulator = MetricsAccumulator()
+    losses: list[Tensor] = []
+    rows: list[list[NDArray[np.uint8]]] = []
+    was_training = network.training
+    network.eval()
+    for start in range(0, count, size):
+        samples = torch.arange(start, min(start + size, count))
+        images = load_batch(bank, samples % len(bank), device)
+        simulated = simulator(images, sample_keys(config.training.seed, _STEP, samples))
+        reconstruction, logits = network(simulated.anomalous)
+        terms = draem_losses(
+            reconstruction,
+            logits,
+            simulated.normal,
+            simulated.mask,
+            config.training.ssim_weight,
+            config.training.focal_gamma,
+        )
+        losses.append(terms.total * len(samples))
+        maps = anomaly_map(logits.float()).cpu().numpy()
+        masks = simulated.mask[:, 0].cpu().numpy() > 0.5
+        for found, mask in zip(maps, masks, strict=True):
+            score = image_score(found, config.score.filter_size)
+            accumulator.add(score, bool(mask.any()), found, mask)
+        if len(rows) < _PICTURED:
+            views = (simulated.normal, simulated.anomalous, reconstruction)
+            pictures = [_pictures(view) for view in views]
+            rows += [
+                [normal, seen, restored, _grey(mask), heat_map(found)]
+                for normal, seen, restored, mask, found in zip(*pictures, masks, maps, strict=True)
+                if mask.any()
+            ]
+    network.train(was_training)
+    picture = sheet(rows[:_PICTURED], ["normal", "simulated", "reconstruction", "mask", "anomaly map"])
+    return Validation(accumulator.overall(), float(torch.stack(losses).sum()) / count, picture)
+
+
+def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
+    """Images of the bank on the device: B×3×H×W float32 in [0,1]."""
+    pixels = torch.from_numpy(bank[indices.numpy()])
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # so that the copy does not wait for the device
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def _pictures(images: Tensor) -> NDArray[np.uint8]:
+    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)

@@ -1,0 +1,87 @@
+"""The verbs of the Python interface that are not a module's own: train and load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from draem.config import Config
+from draem.errors import ConfigError, MissingExtraError
+from draem.inspection.backends import Device
+from draem.inspection.detector import Detector
+
+_MAY_CHANGE = {"checkpoint_every", "log_every"}
+
+
+def load(path: str | Path, device: Device = "auto") -> Detector:
+    """Read a model file.
+
+    Raises:
+        ModelFileError: it is damaged or not a model.
+        MissingExtraError: what runs it is not installed.
+    """
+    return Detector.load(path, device)
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    preset: str = "",
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+) -> Detector:
+    """Train on good images.
+
+    Args:
+        data: a folder of good images, or a data set whose layout is understood.
+        out: the run's folder; its `model.safetensors` is the model.
+        preset: where the settings start from; empty: `standard` where there is an accelerator, else `fast`.
+        config: a YAML file of settings over the preset's.
+        settings: dotted keys to values, over both: ``{"training.images": 4000, "training.seed": 1}``.
+        resume: go on with the run in `out`, with its settings; with nothing there, start from the beginning.
+        init: a trained model to start from.
+
+    Returns:
+        The trained detector, with a first threshold.
+
+    Raises:
+        DraemError: of the kind that fits; see `draem.errors`.
+    """
+    try:
+        from draem.training.run import train_run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train") from None
+    resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings or {}, resume)
+    return train_run(Path(data), Path(out), resolved, resume=resume, init=Path(init) if init else None)
+
+
+def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[str, Any], resume: bool) -> Config:
+    """The settings of a run; a resumed one has those it began with, and may change only how it reports.
+
+    Raises:
+        ConfigError: a setting is wrong, or differs from the run that is to be resumed.
+    """
+    stored = out / "config.yaml"
+    if not (resume and stored.exists()):
+        return Config.resolve(preset, file, settings, default=default_preset())
+    before = Config.resolve("", stored)
+    if preset and preset != before.preset:
+        raise ConfigError(f"--preset {preset}: the run in {out} has preset {before.preset}; leave it away to resume")
+    wanted = before.override(file, settings)
+    changed = [key for key in before.differences(wanted) if key.rpartition(".")[2] not in _MAY_CHANGE]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]}: differs from the run in {out}; resume with its settings, or use another --out"
+        )
+    return wanted
+
+
+def default_preset() -> str:
+    """`standard` where there is an accelerator, else `fast`."""
+    import torch
+
+    return "standard" if torch.cuda.is_available() or torch.backends.mps.is_available() else "fast"
