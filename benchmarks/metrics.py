@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from record import write_result
 
 from draem.evaluation.metrics import PixelCounts
 
@@ -104,33 +101,11 @@ def peak_rss_mb() -> float:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
-def describe_run() -> dict[str, Any]:
-    """Machine, versions and commit behind the figures."""
-    cpu = platform.processor()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    import sklearn
-
-    return {
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
-        "commit": git.stdout.strip() if git.returncode == 0 else None,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=954)
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "metrics.json")
+    parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     cv2.setNumThreads(1)
 
@@ -138,18 +113,16 @@ def main() -> None:
     small = count_images(200, 256)
     large = count_images(options.images, options.size)
     peak = peak_rss_mb()
-    result = {
+    results = {
         "threads": 1,
         "peak_rss_mb": peak,
         "rss_after_imports_mb": before,
         "large": large,
         "small": small,
         "sklearn": compare_with_sklearn(16, 512),
-        **describe_run(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    print(json.dumps(results, indent=1))
+    print(write_result("metrics", results, options.out))
 
 
 if __name__ == "__main__":

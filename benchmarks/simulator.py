@@ -9,14 +9,12 @@ CUDA, where there is one, a batch of 256. The first calls warm up and do not cou
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import torch
+from record import write_result
 
 from draem.config import SimulationConfig
 from draem.simulation.draws import sample_keys, uniform
@@ -57,27 +55,11 @@ def measure(device: str, batch_size: int, clean_share: float, repeats: int) -> d
     }
 
 
-def commit() -> str:
-    """The commit of the checkout, or `unknown` outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else "unknown"
-
-
-def processor() -> str:
-    """The CPU's name, as well as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     """Measure, print a table, write the JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "simulator.json")
+    parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
     default = SimulationConfig().clean_share
@@ -94,17 +76,7 @@ def main() -> None:
             f"  {row['images_per_second']:8}"
         )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    record = {
-        "benchmark": "simulator",
-        "size": SIZE,
-        "machine": {"processor": processor(), "gpu": gpu, "system": platform.system(), "threads": 1},
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "results": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(write_result("simulator", {"size": SIZE, "threads": 1, "gpu": gpu, "results": rows}, options.out))
 
 
 if __name__ == "__main__":

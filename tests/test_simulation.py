@@ -162,14 +162,27 @@ def test_wrong_shape_is_named() -> None:
         Simulator(SimulationConfig(), (48, 48), "cpu")(images_of(4, (32, 48)), keys_of(4))
 
 
+def test_grey_images_get_grey_anomalies() -> None:
+    grey = images_of(4, (32, 32)).mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    mixed = torch.cat((grey, images_of(4, (32, 32))))
+    got = Simulator(SimulationConfig(clean_share=0.0), (32, 32), "cpu")(mixed, keys_of(8))
+    published = Simulator(SimulationConfig(clean_share=0.0, source_colour="rgb"), (32, 32), "cpu")(mixed, keys_of(8))
+    chroma = (got.anomalous.amax(1) - got.anomalous.amin(1)).amax((1, 2))
+    assert (chroma[:4] < 1e-6).all()
+    luma = (published.source[:4] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    torch.testing.assert_close(got.source[:4], luma[:, None].expand(-1, 3, -1, -1))
+    assert torch.equal(got.source[4:], published.source[4:])  # coloured images keep coloured textures
+
+
 def test_contact_sheet_holds_every_image() -> None:
-    batch = simulate(3, (20, 30), clean_share=0.0)
-    sheet = contact_sheet(batch)
-    assert sheet.shape == (4 * 20 + 3 * 4, 3 * 30 + 2 * 4, 3)
-    assert sheet.dtype == np.uint8
+    batch = simulate(3, (64, 64), clean_share=0.0)
+    picture = contact_sheet(batch)
+    assert picture.dtype == np.uint8
     rows = (batch.normal, batch.mask.expand(-1, 3, -1, -1), batch.source, batch.anomalous)
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            tile = sheet[row * 24 : row * 24 + 20, column * 34 : column * 34 + 30]
-            np.testing.assert_array_equal(tile, (image * 255).round().permute(1, 2, 0).to(torch.uint8).numpy())
-    assert (sheet[20:24] == 255).all()
+    for index in range(3):
+        for part in rows:
+            # Cells grow by whole pixels: every fourth one is the image's own.
+            tile = (part[index] * 255).round().permute(1, 2, 0).to(torch.uint8).numpy()
+            assert np.isin(tile.reshape(-1, 3), picture.reshape(-1, 3)).all()
+    assert picture.shape[0] > 3 * 256
+    assert picture.shape[1] > 4 * 256

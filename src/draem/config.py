@@ -58,12 +58,15 @@ class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
     layout: Literal["auto", "folder", "mvtec"] = "auto"
+    """A plain folder of good images, or the MVTec AD layout; `auto` finds out."""
     size: Size = (256, 256)
+    """Height and width of the network's input in pixels; one number: a square."""
     fit: Literal["resize", "letterbox"] = "resize"
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge."""
     interpolation: Literal["area", "linear"] = "area"
     """How images are made smaller: `area` averages, `linear` is what the published code does. Larger: always linear."""
     on_corrupt: Literal["skip", "stop"] = "skip"
+    """Name an unreadable image and go on without it, or stop."""
     memory_limit_mb: Positive = 4096
     """Decoded images above this are kept in a memory-mapped file instead of RAM."""
     select_share: Share = 0.1
@@ -120,7 +123,10 @@ class SimulationConfig(Section):
     """The published behaviour: a mask may come out empty, and the sample is then silently clean."""
     textures: Path | None = None
     """A folder of anomaly source textures, searched to any depth; none: procedural textures."""
+    source_colour: Literal["match", "rgb"] = "match"
+    """`match`: textures on grey images are grey, or colour alone would give the anomaly away; `rgb`: as published."""
     augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
+    """From which the augmentations of a texture are drawn."""
     augmentations_drawn: Annotated[int, Field(ge=0, le=10)] = 3
     """How many are drawn for each sample, without replacement, applied in the order drawn."""
     beta: Range = (0.0, 0.8)
@@ -145,7 +151,9 @@ class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
 
     reconstructive_width: Positive = 128
+    """Channels at full resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
     discriminative_width: Positive = 64
+    """The same of the discriminative sub-network."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
 
@@ -162,31 +170,45 @@ class TrainingConfig(Section):
     accumulate: Positive = 1
     """Forward passes before an optimiser step."""
     sampling: Literal["shuffle", "replacement"] = "shuffle"
+    """Every image once an epoch, or each drawn anew, as in the published code."""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """AdamW takes the weight decay out of the gradient."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """The highest rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """The optimiser's."""
     schedule: Literal["constant", "steps", "one_cycle"] = "steps"
+    """How the rate changes over the budget."""
     milestones: tuple[Share, ...] = (0.8, 0.9)
     """`steps`: shares of the budget at which the rate is multiplied by `factor`."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Of `steps`."""
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """`one_cycle`: share of the budget in which the rate rises to `learning_rate`; then it falls as a cosine."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient; larger ones are scaled down to it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Horizon of the moving average of the weights as a share of the run; 0: none. The average is the model."""
     ssim_weight: Annotated[float, Field(ge=0)] = 1.0
     """λ of the reconstruction loss."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """γ of the focal loss."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the forward pass; losses are float32. `auto`: bf16 where the device multiplies it natively, else fp32."""
     channels_last: bool = True
+    """Memory layout in which CPUs and GPUs multiply fastest."""
     compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, for a faster step on GPUs."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device; `auto`: CUDA, else MPS, else CPU."""
     devices: Positive = 1
+    """Processes on this machine, one for each GPU; they share each batch. On a CPU they talk by gloo."""
     nodes: Positive = 1
+    """Machines."""
     threads: Positive | None = None
     """CPU threads; none: all cores. Kept with the checkpoint, since sums depend on it bit for bit."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the split, the weights, the order and every simulated anomaly."""
     validations: Annotated[int, Field(ge=0)] = 10
     """How often, evenly over the run, simulated defects on the select images are scored."""
     keep: Literal["best", "last"] = "last"

@@ -19,6 +19,7 @@ _OFFICIAL: dict[str, Any] = {
         "mask_rotation": 90.0,
         "allow_empty": True,
         "augmentations_drawn": 3,
+        "source_colour": "rgb",
         "beta": [0.0, 0.8],
         "rotation": {"degrees": 90.0, "probability": 0.3, "corners": "black"},
     },

@@ -13,8 +13,8 @@ def first_thresholds(scores: Sequence[float], config: ScoreConfig) -> Thresholds
     """Conformal quantiles of the scores of calibrate images; none without any.
 
     The (n+1)(1−α)-th smallest of n scores is exceeded by a new good part with probability at most α on average, if
-    parts are exchangeable. With n < 1/α − 1 scores no such quantile exists: the largest score is taken, its average false-
-    reject rate is 1/(n+1), and `chosen_on` says so.
+    parts are exchangeable. With n < 1/α − 1 scores no such quantile exists: the largest score is taken, its average
+    false-reject rate is 1/(n+1), and `chosen_on` says so.
 
     Source: Vovk, Gammerman, Shafer, "Algorithmic learning in a random world", 2005.
     """

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from draem.config import SimulationConfig
+from draem.pictures import sheet
 from draem.simulation.augment import augment
 from draem.simulation.draws import Stream, to_device, uniform
 from draem.simulation.masks import perlin_masks
 from draem.simulation.rotation import rotate
 from draem.simulation.sources import open_source
 
-_GAP = 4
+_LUMA = (0.299, 0.587, 0.114)
+"""Weights of the channels in the brightness that people see (ITU-R BT.601)."""
+_GREY = 1.5 / 255
+"""Channels that differ by less, everywhere, make a grey image."""
 _CPU_CHUNK = 8
 
 
@@ -93,6 +97,8 @@ class Simulator:
         mask = perlin_masks(keys, self.size, config, self.device)
         source = self.source.draw(keys, self.device)
         source = augment(source, keys, config.augmentations, config.augmentations_drawn)
+        if config.source_colour == "match":
+            source = _matched(source, normal)
         low, high = config.beta
         opacity = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
         return torch.lerp(normal, source, mask * (1.0 - opacity)), mask, source
@@ -107,12 +113,16 @@ def _keep_freed_memory() -> None:
     del block
 
 
+def _matched(source: Tensor, normal: Tensor) -> Tensor:
+    """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
+    chroma = (normal.amax(1) - normal.amin(1)).amax((1, 2))
+    luma = (source * source.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+    return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
+
+
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
-    """Lay a batch out for the eye: H×W×3 uint8 RGB, a column a sample; rows: normal, mask, source, anomalous."""
-    rows = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
-    tiles = torch.stack(rows).cpu().clamp(0.0, 1.0)  # 4×B×3×H×W
-    framed = torch.nn.functional.pad(tiles, (0, _GAP, 0, _GAP), value=1.0)
-    four, count, _, height, width = framed.shape
-    sheet = framed.permute(0, 3, 1, 4, 2).reshape(four * height, count * width, 3)
-    pixels = (sheet[:-_GAP, :-_GAP] * 255.0).round().to(torch.uint8).numpy()
-    return np.ascontiguousarray(pixels)
+    """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
+    parts = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
+    pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
+    rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
+    return sheet(rows, ("normal", "mask", "source", "augmented"))
