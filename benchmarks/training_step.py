@@ -1,11 +1,12 @@
-"""One training step, ours beside plain torch; and whether the faster precision learns the same.
+"""One training step, ours beside plain torch; what each measure pays; whether the faster precision learns the same.
 
-    python benchmarks/training_step.py [--widths 128 64] [--batch 4] [--repeats 3] [--curve-steps 50]
+    python benchmarks/training_step.py [--batch 4] [--repeats 3] [--curve-steps 50]
 
-Both sides run in one process, in turns, on the same simulated anomalies at 256²: the published network with the same
-losses. Plain: contiguous, float32, eager, Adam as it comes. Ours: what the trainer does on this machine (channels last,
-bfloat16 where the processor multiplies it, fused Adam). A step is forward, losses, backward and optimiser; the medians
-count. The curve trains widths 32/16 twice from the same weights on the same samples, in float32 and in bfloat16.
+All sides run in one process, in turns, on the same simulated anomalies at 256², with the same networks and losses.
+Plain: contiguous, float32, eager, Adam as it comes. Ours: what the trainer does on a CPU that multiplies bfloat16
+(channels last, fused Adam). A step is forward, losses, backward and optimiser; medians count. At widths 128/64 these
+two; at 32/16 also each measure alone, and torch.compile. The curve trains widths 32/16 twice from the same weights on
+the same samples, in float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,40 @@ def simulate(batch: int, step: int) -> Simulated:
     return Simulator(SimulationConfig(), SIZE, "cpu")(images, keys)
 
 
-def make_step(widths: tuple[int, int], *, fast: bool, bf16: bool, rate: float = 1e-4) -> Callable[[Simulated], float]:
+@dataclass(frozen=True)
+class Variant:
+    """How a step is computed."""
+
+    channels_last: bool = False
+    bf16: bool = False
+    fused: bool = False
+    compiled: bool = False
+
+
+PLAIN, OURS = Variant(), Variant(channels_last=True, bf16=True, fused=True)
+MAIN = {"plain": PLAIN, "ours": OURS}
+ALL = {
+    **MAIN,
+    "channels last": Variant(channels_last=True),
+    "bfloat16": Variant(bf16=True),
+    "fused Adam": Variant(fused=True),
+    "ours, compiled": Variant(channels_last=True, bf16=True, fused=True, compiled=True),
+}
+
+
+def make_step(widths: tuple[int, int], variant: Variant, rate: float = 1e-4) -> Callable[[Simulated], float]:
     """A training step from the seed's weights; returns the loss."""
     torch.manual_seed(0)
     network = Draem(NetworkConfig(reconstructive_width=widths[0], discriminative_width=widths[1]))
-    layout = torch.channels_last if fast else torch.contiguous_format
-    if fast:
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    if variant.channels_last:
         network.channels_last()
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=fast)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=variant.fused)
+    forward: Any = torch.compile(network) if variant.compiled else network
 
     def step(sample: Simulated) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            reconstruction, logits = network(sample.anomalous.contiguous(memory_format=layout))
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
+            reconstruction, logits = forward(sample.anomalous.contiguous(memory_format=layout))
         losses = draem_losses(reconstruction, logits, sample.normal, sample.mask, 1.0, 2.0)
         optimizer.zero_grad(set_to_none=True)
         total: Tensor = losses.total
@@ -60,33 +84,34 @@ def make_step(widths: tuple[int, int], *, fast: bool, bf16: bool, rate: float = 
     return step
 
 
-def time_steps(widths: tuple[int, int], batch: int, repeats: int) -> dict[str, Any]:
-    """Seconds an image of both sides, in turns after one step each to warm up."""
-    plain, ours = make_step(widths, fast=False, bf16=False), make_step(widths, fast=True, bf16=True)
+def time_steps(widths: tuple[int, int], variants: Mapping[str, Variant], batch: int, repeats: int) -> dict[str, Any]:
+    """Seconds an image of all variants, in turns after two steps each to warm up."""
+    steps = {name: make_step(widths, variant) for name, variant in variants.items()}
     sample = simulate(batch, 0)
-    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
-    for repeat in range(repeats + 1):
-        for name, step in (("plain", plain), ("ours", ours)):
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for repeat in range(repeats + 2):
+        for name, step in steps.items():
             start = time.perf_counter()
             step(sample)
-            if repeat:
+            if repeat > 1:
                 seconds[name].append((time.perf_counter() - start) / batch)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"widths {widths[0]}/{widths[1]}, batch {batch}, seconds an image (times faster than plain):")
+    for name, median in medians.items():
+        print(f"  {name:16} {median:8.3f}  ({medians['plain'] / median:.2f})")
     return {
         "widths": widths,
         "batch": batch,
-        "plain_seconds_per_image": [round(value, 3) for value in seconds["plain"]],
-        "ours_seconds_per_image": [round(value, 3) for value in seconds["ours"]],
-        "plain_median": round(medians["plain"], 3),
-        "ours_median": round(medians["ours"], 3),
-        "times_faster": round(medians["plain"] / medians["ours"], 2),
+        "seconds_per_image": {name: [round(value, 4) for value in values] for name, values in seconds.items()},
+        "median": {name: round(value, 4) for name, value in medians.items()},
+        "times_faster_than_plain": {name: round(medians["plain"] / value, 2) for name, value in medians.items()},
     }
 
 
 def compare_curves(widths: tuple[int, int], steps: int, batch: int) -> dict[str, Any]:
     """Losses of the same training in float32 and bfloat16."""
-    full = make_step(widths, fast=True, bf16=False, rate=1e-3)
-    half = make_step(widths, fast=True, bf16=True, rate=1e-3)
+    full = make_step(widths, Variant(channels_last=True, fused=True), rate=1e-3)
+    half = make_step(widths, OURS, rate=1e-3)
     pairs = [(full(sample), half(sample)) for sample in (simulate(batch, step) for step in range(steps))]
     differences = [abs(a - b) / a for a, b in pairs]
     return {
@@ -103,7 +128,6 @@ def compare_curves(widths: tuple[int, int], steps: int, batch: int) -> dict[str,
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs=2, default=(128, 64))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--curve-steps", type=int, default=50)
@@ -111,11 +135,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     results: dict[str, Any] = {"threads": torch.get_num_threads()}
-    results["step"] = step = time_steps(tuple(options.widths), options.batch, options.repeats)
-    print(
-        f"widths {step['widths']}, batch {step['batch']}: plain {step['plain_median']} s an image, ours "
-        f"{step['ours_median']} s: {step['times_faster']} times faster"
-    )
+    results["small"] = time_steps((32, 16), ALL, 8, 2 * options.repeats)
+    results["published"] = time_steps((128, 64), MAIN, options.batch, options.repeats)
     if options.curve_steps:
         results["curve"] = curve = compare_curves((32, 16), options.curve_steps, 4)
         print(

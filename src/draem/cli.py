@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from draem.errors import DraemError, MissingExtraError
+from draem.errors import DraemError, MemoryLimitError, MissingExtraError
 
 app = typer.Typer(
     name="draem",
@@ -48,7 +48,7 @@ def demo(
     from draem.tables import metrics_table, show
 
     result = run_demo(out, seed, message=_message)
-    show(metrics_table(result.evaluations, title="Demo: test images"))
+    show(metrics_table(result.evaluations, title="Demo: test images", mean=result.mean))
     for path in result.pictures:
         typer.echo(f"picture: {path}")
     _finish(as_json, result.to_dict())
@@ -58,7 +58,7 @@ def demo(
 def simulate(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The contact sheet: a PNG file.")],
-    preset: Preset = "fast",
+    preset: Preset = "",
     config: ConfigFile = None,
     settings: Settings = None,
     count: Annotated[int, typer.Option("--count", min=1, max=64, help="Samples on the sheet.")] = 8,
@@ -67,7 +67,7 @@ def simulate(
     """Show what the simulated anomalies look like: normal, mask, source, augmented."""
     from draem.config import Config
 
-    resolved = Config.resolve(preset, config, _settings(settings))
+    resolved = Config.resolve(preset, config, _settings(settings), default="fast")
     with _needs("train"):
         from draem.preview import write_preview
     write_preview(data, out, resolved, count, seed)
@@ -97,7 +97,7 @@ def train(
     flags = {"images": images, "epochs": epochs, "seed": seed, "checkpoint_every": checkpoint_every}
     chosen = {f"training.{key}": value for key, value in flags.items() if value is not None} | _settings(settings)
     detector = verbs.train(data, out, preset, config=config, settings=chosen, resume=resume, init=init)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if _first_process():
         typer.echo(f"model: {out / 'model.safetensors'}")
         _finish(as_json, {"model": str(out / "model.safetensors"), **_summary(detector.header)})
 
@@ -115,6 +115,7 @@ def evaluate(
     from draem.evaluation.evaluate import evaluate as score
     from draem.tables import counted, metrics_table, show
 
+    _refuse_file(out)
     detector = _load(model, device)
     with counted("evaluate") as progress:
         evaluation = score(detector, data, batch_size=batch_size, progress=progress)
@@ -142,7 +143,8 @@ def predict(
     from draem.inspection.folder import find_images, predict_files
     from draem.tables import counted
 
-    paths = find_images(images)
+    _refuse_file(out)
+    paths = find_images(images, out)
     detector = _load(model, device)
     with counted("predict") as progress:
         summary = predict_files(detector, paths, out, batch_size, progress)
@@ -196,12 +198,23 @@ def main() -> None:
     try:
         app()
     except DraemError as error:
-        _message(f"draem: {error}")
+        # Of several processes that share a run, all meet the same mistakes; memory is each one's own.
+        if _first_process() or isinstance(error, MemoryLimitError):
+            _message(f"draem: {error}")
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does: nothing to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # A name too long, a folder without permission, a full disc: the system's own words, and where.
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        _message(f"draem: {place}{error.strerror or error}")
+        sys.exit(1)
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 @contextmanager
@@ -211,6 +224,12 @@ def _needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", extra) from None
+
+
+def _refuse_file(out: Path) -> None:
+    """Said before the work, not after it."""
+    if out.exists() and not out.is_dir():
+        raise DraemError(f"{out}: is a file; --out is a folder")
 
 
 def _load(model: Path, device: str) -> Any:

@@ -5,6 +5,7 @@ Every flag of the command line sets a field of these models, and the resolved co
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from draem.presets import PRESETS
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+# Eight times the published width: tables of sizes stay within 64 bits, whatever a model file says.
+Width = Annotated[int, Field(ge=1, le=1024)]
 
 Augmentation = Literal[
     "gamma",
@@ -40,7 +43,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are checked on assignment too."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _square(value: Any) -> Any:
@@ -150,9 +153,9 @@ class SimulationConfig(Section):
 class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
 
-    reconstructive_width: Positive = 128
+    reconstructive_width: Width = 128
     """Channels at full resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
-    discriminative_width: Positive = 64
+    discriminative_width: Width = 64
     """The same of the discriminative sub-network."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
@@ -277,7 +280,7 @@ class Config(Section):
         """
         layers = _layers(file, settings)
         name = preset or next((layer["preset"] for layer in layers if "preset" in layer), default)
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ConfigError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
         return parse_config({**_stack(PRESETS[name], layers), "preset": name}, where=str(file or "settings"))
 
@@ -307,10 +310,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from None
     if values is None:
         return {}
@@ -329,8 +332,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"--set {text}: write key=value, such as training.batch_size=4")
     try:
-        return key, yaml.load(value, Loader=_NumberLoader)
-    except yaml.YAMLError:
+        return key, _parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"--set {text}: {value!r} is not a value") from None
 
 
@@ -343,8 +346,23 @@ _NumberLoader.add_implicit_resolver(
 )
 
 
+def _parse_yaml(text: str) -> Any:
+    """What the text holds; ValueError where it is not YAML."""
+    try:
+        return yaml.load(text, Loader=_NumberLoader)
+    except (yaml.YAMLError, AttributeError, LookupError, RecursionError) as error:
+        # PyYAML lets a wrong date, number, tag or nesting escape as what Python made of it.
+        raise ValueError(str(error)) from None
+
+
 def _layers(file: Path | None, settings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    return [*([read_yaml(file)] if file else []), _nested(settings or {})]
+    layers = {str(file): read_yaml(file)} if file else {}
+    layers["settings"] = _nested(settings or {})
+    for where, layer in layers.items():
+        for key in Config.model_fields.keys() - {"preset"}:
+            if not isinstance(layer.get(key, {}), dict):
+                raise ConfigError(f"{where}: {key}: a section of settings is expected, not {str(layer[key])[:60]!r}")
+    return list(layers.values())
 
 
 def _stack(base: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -375,7 +393,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     return nested
 
 
@@ -412,4 +430,6 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{key} is missing"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {item['input']!r})" if not isinstance(item["input"], dict) else f"{key}: {message}"
+    if isinstance(item["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {message} (got {repr(item['input'])[:60]})"

@@ -22,8 +22,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         DraemError: the folder cannot be made, or the file cannot be written or renamed.
     """
     path = Path(path)
+    if not path.name:
+        raise DraemError(f"{path}: cannot be written: it is a folder")
     temporary = path.with_name(f".{path.stem[:100]}-{uuid4().hex[:12]}{path.suffix}")
     try:
+        if path.exists() and not path.is_file():
+            # Renaming over a device would put a plain file in its place.
+            raise DraemError(f"{path}: cannot be written: it is a {'folder' if path.is_dir() else 'device'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as written:

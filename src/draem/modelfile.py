@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,7 +29,7 @@ _LARGEST_HEADER = 64 * 2**20
 class Thresholds(BaseModel):
     """Where an image score becomes a verdict, and what that was chosen on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     reject: float
     """Scores above are rejected."""
@@ -66,12 +68,12 @@ class TrainingRecord(BaseModel):
 class Header(BaseModel):
     """All that inspection needs to know beside the weights."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     kind: Literal["draem-model"] = "draem-model"
     format_version: int = FORMAT_VERSION
     config: Config
-    channels: int = 3
+    channels: Literal[3] = 3
     colour_order: Literal["RGB"] = "RGB"
     value_range: tuple[float, float] = (0.0, 1.0)
     region: list[list[float]] | None = None
@@ -102,9 +104,8 @@ def read_model(path: Path) -> tuple[Header, bytes]:
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
-    metadata, start = _read_index(path)
+    metadata, start, content = _read_whole(path)
     header = _parse_header(path, metadata)
-    content = path.read_bytes()
     if hashlib.sha256(memoryview(content)[start:]).hexdigest() != header.sha256:
         raise ModelFileError(f"{path}: the weights do not match their checksum; copy the file again")
     return header, content
@@ -130,9 +131,8 @@ def write_model(path: Path, header: Header, tensors: bytes) -> Header:
 def write_record(path: Path, record: Mapping[str, Any], tensors: bytes) -> None:
     """Write safetensors with a JSON record in its metadata, beside and renamed: the form of a checkpoint."""
     index, data = _split(tensors)
-    sum_of_data = hashlib.sha256(data).hexdigest()
-    metadata = {"record": json.dumps(dict(record), allow_nan=False), "sha256": sum_of_data}
-    atomic_write(path, _join(index, metadata, data))
+    text = json.dumps(dict(record), allow_nan=False)
+    atomic_write(path, _join(index, {"record": text, "sha256": _sum_of_all(index, text, data)}, data))
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -141,17 +141,26 @@ def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
     Raises:
         ModelFileError: the file is damaged or of another kind.
     """
-    metadata, start = _read_index(path)
-    content = path.read_bytes()
-    if hashlib.sha256(memoryview(content)[start:]).hexdigest() != metadata.get("sha256"):
-        raise ModelFileError(f"{path}: its tensors do not match their checksum")
+    metadata, _, content = _read_whole(path)
+    index, data = _split(content)
+    text = metadata.get("record", "")
+    if _sum_of_all(index, text, data) != metadata.get("sha256"):
+        raise ModelFileError(f"{path}: damaged: its record and tensors do not match their checksum")
     try:
-        record = json.loads(metadata["record"])
-    except (KeyError, ValueError):
+        record = json.loads(text)
+    except (ValueError, RecursionError):
         raise ModelFileError(f"{path}: it holds no record") from None
     if not isinstance(record, dict):
         raise ModelFileError(f"{path}: its record is not a mapping")
     return record, content
+
+
+def _sum_of_all(index: Mapping[str, Any], text: str, data: memoryview) -> str:
+    """SHA-256 of a record and its tensors, their names and types among them: nobody edits these in place."""
+    digest = hashlib.sha256(json.dumps(dict(index), sort_keys=True).encode())
+    digest.update(text.encode("utf-8", "surrogatepass"))
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
@@ -161,7 +170,7 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         )
     try:
         values = json.loads(metadata[_KEY])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelFileError(f"{path}: its header is not JSON") from None
     version = values.get("format_version") if isinstance(values, dict) else None
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
@@ -169,25 +178,45 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
             f"{path}: header version {str(version)[:20]}, this draem reads up to {FORMAT_VERSION}; update draem"
         )
     try:
-        return Header.model_validate(values)
+        # From the text once more: pydantic's reader refuses what is JSON to Python but not Unicode.
+        return Header.model_validate_json(metadata[_KEY])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ModelFileError(f"{path}: its header is wrong at {place} ({first['msg']})") from None
+        raise ModelFileError(f"{path}: its header is wrong at {place[:80]!r} ({first['msg']})") from None
 
 
 def _read_index(path: Path) -> tuple[dict[str, str], int]:
-    """The metadata of a safetensors file, and where its data start; sizes are checked against the file's."""
+    """The metadata of a safetensors file, and where its data start."""
+    with _open(path) as file:
+        return _index_in(file, path)
+
+
+def _read_whole(path: Path) -> tuple[dict[str, str], int, bytes]:
+    """The metadata, where the data start, and all bytes: of one open file, since another may take its place."""
+    with _open(path) as file:
+        metadata, start = _index_in(file, path)
+        file.seek(0)
+        return metadata, start, file.read()
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(_LENGTH.size)
-            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
-            if not 2 <= length <= min(size - _LENGTH.size, _LARGEST_HEADER):
-                raise ModelFileError(f"{path}: not a model file (or cut short)")
-            raw = file.read(length)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
+            yield file
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ModelFileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
+    """The metadata and where the data start; sizes are checked against the file's."""
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(_LENGTH.size)
+    length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
+    if not 2 <= length <= min(size - _LENGTH.size, _LARGEST_HEADER):
+        raise ModelFileError(f"{path}: not a model file (or cut short)")
+    raw = file.read(length)
     start = _LENGTH.size + length
     index = _parse_index(path, raw)
     metadata = index.pop("__metadata__", {})
@@ -195,7 +224,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], int]:
         raise ModelFileError(f"{path}: its metadata are damaged")
     try:
         end = max((int(entry["data_offsets"][1]) for entry in index.values()), default=0)
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         raise ModelFileError(f"{path}: its table of tensors is damaged") from None
     if start + end != size:
         raise ModelFileError(f"{path}: {size} bytes, {start + end} expected: cut short or damaged; copy it again")
@@ -213,7 +242,7 @@ def _parse_index(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _split(tensors: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The table and the data of safetensors bytes that we made ourselves."""
+    """The table and the data of safetensors bytes that we made ourselves, or checked."""
     (length,) = _LENGTH.unpack_from(tensors)
     start = _LENGTH.size + length
     index = json.loads(tensors[_LENGTH.size : start])

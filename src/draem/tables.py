@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,9 +21,12 @@ def show(table: Table) -> None:
     (console if console.is_terminal else Console(width=140)).print(table)
 
 
-def metrics_table(evaluations: Sequence[Evaluation], title: str) -> Table:
-    """A row for each category and each of its defect types; a dash stands for what cannot be known."""
-    table = Table(title=title, title_justify="left")
+def metrics_table(evaluations: Sequence[Evaluation], title: str, mean: Metrics | None = None) -> Table:
+    """A row for each category and each of its defect types, and one for the mean of several evaluations.
+
+    A dash stands for what cannot be known.
+    """
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("category")
     table.add_column("defect")
     table.add_column("images", justify="right")
@@ -30,10 +34,13 @@ def metrics_table(evaluations: Sequence[Evaluation], title: str) -> Table:
         table.add_column(key.replace("_", " "), justify="right")
     for evaluation in evaluations:
         for category, metrics in evaluation.by_category.items():
-            table.add_row(category, "all", str(evaluation.count(category)), *_cells(metrics), style="bold")
+            table.add_row(escape(category), "all", str(evaluation.count(category)), *_cells(metrics), style="bold")
             for (owner, defect), part in evaluation.by_defect.items():
                 if owner == category:
-                    table.add_row("", defect, str(evaluation.count(category, defect)), *_cells(part))
+                    table.add_row("", escape(defect), str(evaluation.count(category, defect)), *_cells(part))
+    if mean is not None:
+        images = sum(evaluation.count() for evaluation in evaluations)
+        table.add_row("mean", "", str(images), *_cells(mean), style="bold")
     return table
 
 
@@ -48,8 +55,8 @@ def header_table(header: Header) -> Table:
         "origin": header.origin,
     }
     if header.thresholds is not None:
-        review = "none" if header.thresholds.review is None else f"{header.thresholds.review:.6f}"
-        rows["reject above"] = f"{header.thresholds.reject:.6f}"
+        review = "none" if header.thresholds.review is None else f"{header.thresholds.review:.6g}"
+        rows["reject above"] = f"{header.thresholds.reject:.6g}"
         rows["review above"] = review
         rows["chosen on"] = header.thresholds.chosen_on
     else:
@@ -66,7 +73,7 @@ def header_table(header: Header) -> Table:
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())
     rows["weights"] = f"sha256 {header.sha256}"
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table
 
 
@@ -74,9 +81,18 @@ def header_table(header: Header) -> Table:
 def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calling with what is done and how much there is."""
     columns = (TextColumn(f"[bold]{verb}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(verb, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(verb, total=None)
+
+    def move(done: int, total: int) -> None:
+        progress.start()  # only now: what fails before has one line to say
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield move
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _cells(metrics: Metrics) -> list[str]:

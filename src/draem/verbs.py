@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from draem.config import Config
+from draem.config import Config, read_yaml
 from draem.errors import ConfigError, MissingExtraError
 from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
@@ -69,8 +69,9 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
     if not (resume and stored.exists()):
         return Config.resolve(preset, file, settings, default=default_preset())
     before = Config.resolve("", stored)
-    if preset and preset != before.preset:
-        raise ConfigError(f"--preset {preset}: the run in {out} has preset {before.preset}; leave it away to resume")
+    named = preset or (read_yaml(file).get("preset", "") if file else "")
+    if named and named != before.preset:
+        raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")
     wanted = before.override(file, settings)
     changed = [key for key in before.differences(wanted) if key.rpartition(".")[2] not in _MAY_CHANGE]
     if changed:

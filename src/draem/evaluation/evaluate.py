@@ -17,7 +17,7 @@ from draem.data.layouts import Dataset, Sample, read_layout
 from draem.errors import DataError, ImageError
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
 from draem.files import atomic_write
-from draem.images import fit_image, write_image
+from draem.images import fit_image, plan_fit, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import Verdict
@@ -106,33 +106,35 @@ def evaluate(
     by_path = {sample.path: sample for sample in samples}
     accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
     results: list[ImageResult] = []
-    unreadable: list[str] = []
-    found = detector.stream(
-        list(by_path), batch_size, on_unreadable=lambda source, error: unreadable.append(str(error))
-    )
+    left_out: list[str] = []
+    masks_unread: list[str] = []
+    found = detector.stream(list(by_path), batch_size, on_unreadable=lambda source, error: left_out.append(str(error)))
     for prediction in found:
         sample = by_path[prediction.path or Path()]
         mask, problem = _read_mask(sample, config)
-        unreadable += [problem] if problem else []
+        masks_unread += [problem] if problem else []
+        # A letterbox's padding is no part of the image: as pixels that are always right it would flatter the metrics.
+        height, width = prediction.image.shape[:2]
+        window = plan_fit((height, width), config.size, config.fit).window
         accumulator.add(
             prediction.score,
             sample.label == "anomalous",
-            prediction.input_map,
-            mask,
+            prediction.input_map[window],
+            None if mask is None else mask[window],
             category=sample.category,
             defect_type=sample.defect,
         )
         results.append(ImageResult(sample.name, sample.category, sample.defect, prediction.score, prediction.verdict))
         sheet_rows.add(sample, prediction, mask, config)
-        progress(len(results) + len(unreadable), len(samples))
+        progress(len(results) + len(left_out), len(samples))
     if not results:
-        raise DataError(f"{data}: none of its {len(samples)} test images can be read; first: {unreadable[0]}")
+        raise DataError(f"{data}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
     return Evaluation(
         metrics=accumulator.overall(),
         by_category=accumulator.by_category(),
         by_defect=accumulator.by_defect_type(),
         images=results,
-        unreadable=unreadable,
+        unreadable=left_out + masks_unread,
         without_mask=accumulator.without_pixel_truth,
         input_size=config.size,
         picture=sheet_rows.picture(),

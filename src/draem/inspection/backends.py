@@ -99,7 +99,7 @@ def choose_device(device: Device) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, available in there.items() if available)
-    if not there[device]:
+    if not there.get(device, False):
         raise ConfigError(f"device {device} is not available here; use cpu or auto")
     return device
 

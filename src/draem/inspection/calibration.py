@@ -36,4 +36,4 @@ def first_thresholds(scores: Sequence[float], config: ScoreConfig) -> Thresholds
 def _quantile(ordered: Sequence[float], rate: float) -> float:
     # Rounded first: (n+1)(1−α) is often a whole number but for the last bit.
     rank = math.ceil(round((len(ordered) + 1) * (1 - rate), 9))
-    return ordered[min(rank, len(ordered)) - 1]
+    return ordered[min(max(rank, 1), len(ordered)) - 1]

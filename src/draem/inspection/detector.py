@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.errors import DataError, ImageError, MemoryLimitError
+from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
 from draem.images import fit_image, plan_fit, read_image
 from draem.inspection.backends import Backend, Device, Images, open_backend
 from draem.inspection.prediction import Prediction
@@ -106,6 +106,9 @@ class Detector:
         inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
         images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
         maps, reconstructions = self._run(images)
+        if not np.isfinite(maps).all():
+            # Not a number is above no threshold: every part would be accepted.
+            raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
         inside = [self._inside(found, image) for found, (_, image) in zip(maps, batch, strict=True)]
         scores = [image_score(found, score.filter_size) for found in inside]
         milliseconds = (time.perf_counter() - started) * 1000 / len(batch)
@@ -145,14 +148,17 @@ class Detector:
                     f"out of memory with a single image of {images.shape[2]}×{images.shape[3]} pixels; "
                     "train a narrower preset or a smaller data.size, or free memory"
                 ) from None
-            half = len(images) // 2
-            first, second = self._run(images[:half]), self._run(images[half:])
-            return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+        # Outside of the handler, so that nothing holds the failed run's memory any more.
+        half = len(images) // 2
+        first, second = self._run(images[:half]), self._run(images[half:])
+        return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
 
 
 def _load(source: Source) -> _Loaded:
     if isinstance(source, np.ndarray):
         return None, _checked(source)
+    if not isinstance(source, str | Path):
+        raise DataError(f"a path, an array of uint8 or a list of these is inspected, not {type(source).__name__}")
     path = Path(source)
     return path, read_image(path)
 
@@ -178,7 +184,8 @@ def _to_uint8(reconstruction: Images) -> NDArray[np.uint8]:
 def _ahead(sources: Iterable[Source], most: int) -> Iterator[tuple[Source, Future[_Loaded]]]:
     """Each source with its loading under way, `most` of them at once, in order."""
     waiting: deque[tuple[Source, Future[_Loaded]]] = deque()
-    remaining = iter(sources)
+    # A camera may fill one array again and again: what is looked at later is copied now.
+    remaining = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
     with ThreadPoolExecutor(thread_name_prefix="draem-read") as pool:
         try:
             for source in islice(remaining, most):

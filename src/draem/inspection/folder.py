@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from draem.errors import DataError, ImageError
 from draem.files import atomic_path
 from draem.images import IMAGE_SUFFIXES, write_image, write_map
 from draem.inspection.detector import Detector, Source
+
+_OVERLAYS, _MAPS = "overlays", "maps"
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,15 @@ class Summary:
         return {**vars(self), "out": str(self.out), "results": str(self.out / "results.jsonl")}
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+def find_images(patterns: Sequence[str], out: Path | None = None) -> list[Path]:
     """Files named by paths, folders (searched to any depth) and globs, each once, in order.
+
+    Pictures that an earlier run has written below `out` are passed over.
 
     Raises:
         DataError: one of them names nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_file():
@@ -51,10 +56,13 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
             matches = _images_below(path)
         else:
             matches = _files(sorted(Path(name) for name in glob.glob(pattern, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if out is not None:
+            matches = [match for match in matches if not _written(match, out)]
         if not matches:
             raise DataError(f"{pattern}: no such image, folder of images or pattern")
-        found |= dict.fromkeys(matches)
-    return list(found)
+        for match in matches:
+            found.setdefault(_absolute(match), match)
+    return list(found.values())
 
 
 def predict_files(
@@ -75,7 +83,7 @@ def predict_files(
 
     for prediction in detector.stream(paths, batch_size, on_unreadable=note):
         name = names[prediction.path or Path()]
-        overlay, anomaly_map = out / "overlays" / f"{name}.png", out / "maps" / f"{name}.png"
+        overlay, anomaly_map = out / _OVERLAYS / f"{name}.png", out / _MAPS / f"{name}.png"
         write_image(overlay, prediction.overlay())
         write_map(anomaly_map, prediction.anomaly_map)
         row = {**prediction.to_dict(), "overlay": str(overlay), "anomaly_map": str(anomaly_map)}
@@ -107,14 +115,25 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each file's pictures: its path below the folder all share, with its suffix where two would meet."""
-    resolved = {path: path.resolve() for path in paths}
+    """A name for each file's pictures: its path below the folder all share, with suffixes where two would meet."""
+    resolved = {path: _absolute(path) for path in paths}
     shared = _shared_folder(list(resolved.values()))
     plain = {path: whole.relative_to(shared).with_suffix("").as_posix() for path, whole in resolved.items()}
-    counts = Counter(plain.values())
-    return {
-        path: name if counts[name] == 1 else f"{name}-{path.suffix.removeprefix('.')}" for path, name in plain.items()
-    }
+    # Without regard to case, as some file systems look at names.
+    counts = Counter(name.casefold() for name in plain.values())
+    if max(counts.values()) == 1:
+        return plain
+    return {path: whole.relative_to(shared).as_posix() for path, whole in resolved.items()}
+
+
+def _written(path: Path, out: Path) -> bool:
+    """Whether a file lies where `predict_files` puts its pictures: it would inspect them, or write over its input."""
+    return any(_absolute(path).is_relative_to(_absolute(out / folder)) for folder in (_OVERLAYS, _MAPS))
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, and with links as they are named: two links to one file keep two names."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _shared_folder(paths: Sequence[Path]) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.images import unfit_box, unfit_map, write_image
-from draem.inspection.scoring import Region, Verdict, find_regions, smooth
+from draem.inspection.scoring import Region, Verdict, exceeds, find_regions, smooth
 from draem.modelfile import Thresholds
 from draem.pictures import overlay
 
@@ -61,7 +61,7 @@ class Prediction:
         if self._lowest is None:
             return np.zeros((height, width), bool)
         smoothed = unfit_map(self._smoothed, (height, width), self.data.size, self.data.fit)
-        return np.asarray(smoothed > self._lowest)
+        return exceeds(smoothed, self._lowest)
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -87,10 +87,10 @@ class Prediction:
         """The row that `draem predict` writes, ready for JSON."""
         return {
             "path": str(self.path) if self.path is not None else None,
-            "score": round(self.score, 6),
+            "score": self.score,
             "threshold": self.threshold,
             "verdict": self.verdict,
-            "regions": [{"box": list(r.box), "area": r.area, "peak": round(r.peak, 6)} for r in self.regions],
+            "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in self.regions],
             "milliseconds": round(self.milliseconds, 3),
         }
 

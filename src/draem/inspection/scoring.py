@@ -51,12 +51,17 @@ def verdict(score: float, thresholds: Thresholds | None) -> Verdict | None:
     return "review" if thresholds.review is not None and score > thresholds.review else "accept"
 
 
+def exceeds(smoothed: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Where a smoothed map is above a threshold, as `verdict` compares: NumPy alone would round the threshold."""
+    return np.asarray(smoothed.astype(np.float64) > threshold)
+
+
 def find_regions(smoothed: NDArray[np.float32], threshold: float) -> list[Region]:
     """Connected regions (8 neighbours) of a smoothed map above a threshold, highest peak first.
 
     An image whose score is above the threshold has at least one, and no other has any.
     """
-    above = (smoothed > threshold).astype(np.uint8)
+    above = exceeds(smoothed, threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     regions = []
     for label in range(1, count):

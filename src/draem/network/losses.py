@@ -39,10 +39,12 @@ def draem_losses(
         ssim_weight: λ of the reconstruction loss.
         focal_gamma: γ of the focal loss.
     """
-    reconstruction, logits = reconstruction.float(), logits.float()
-    ssim = ssim_loss(reconstruction, normal)
-    l2 = functional.mse_loss(reconstruction, normal)
-    focal = focal_loss(logits, mask, focal_gamma)
+    # Under autocast the products of SSIM's window would be bfloat16, and its variances rounding errors.
+    with torch.autocast(logits.device.type, enabled=False):
+        reconstruction, logits = reconstruction.float(), logits.float()
+        ssim = ssim_loss(reconstruction, normal)
+        l2 = functional.mse_loss(reconstruction, normal)
+        focal = focal_loss(logits, mask, focal_gamma)
     return Losses(ssim_weight * ssim + l2 + focal, ssim, l2, focal)
 
 
@@ -85,8 +87,9 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
     # With two classes the log-odds of the true class decide all: log p = −softplus(−margin).
     margin = (logits[:, 1:] - logits[:, :1]) * (2.0 * mask - 1.0)
     log_p = -functional.softplus(-margin)
-    wrong = torch.sigmoid(-margin)
-    return (wrong.pow(gamma) * -log_p).mean()
+    # (1 − p)^γ from its logarithm: the power's gradient at 1 − p = 0 is infinite for γ below 1.
+    weight = torch.exp(-gamma * functional.softplus(margin))
+    return (weight * -log_p).mean()
 
 
 def gaussian_window(device: torch.device | None = None) -> Tensor:
@@ -108,8 +111,10 @@ def _blur(x: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _band(side: int, device: torch.device) -> Tensor:
     """Symmetric side×side matrix whose row i is the window centred on pixel i, cut at the border."""
-    offset = torch.arange(side, device=device)
-    distance = (offset[:, None] - offset[None, :]) + WINDOW // 2
-    window = gaussian_window(device)
-    inside = (distance >= 0) & (distance < WINDOW)
-    return torch.where(inside, window[distance.clamp(0, WINDOW - 1)], torch.zeros((), device=device))
+    # It is kept: made while somebody only infers, it must still serve training.
+    with torch.inference_mode(False):
+        offset = torch.arange(side, device=device)
+        distance = (offset[:, None] - offset[None, :]) + WINDOW // 2
+        window = gaussian_window(device)
+        inside = (distance >= 0) & (distance < WINDOW)
+        return torch.where(inside, window[distance.clamp(0, WINDOW - 1)], torch.zeros((), device=device))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from draem.config import Config, NetworkConfig
@@ -31,7 +32,7 @@ def load_model(path: Path) -> tuple[Draem, Header]:
     """
     header, content = read_model(path)
     state = parse_tensors(path, content)
-    network = empty_network(header.config.network, header.channels)
+    network = empty_network(header.config.network)
     expected = network.state_dict()
     wrong = _mismatch(state, expected)
     if wrong:
@@ -48,10 +49,10 @@ def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise ModelFileError(f"{path}: its tensors are damaged ({' '.join(str(error).split())[:80]})") from None
 
 
-def empty_network(config: NetworkConfig, channels: int = 3) -> Draem:
+def empty_network(config: NetworkConfig) -> Draem:
     """A network whose weights are still to be given: takes no memory and no time to initialise."""
     with torch.device("meta"):
-        return Draem(config, channels)
+        return Draem(config)
 
 
 def read_published(reconstructive: Path, discriminative: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
@@ -69,16 +70,21 @@ def read_published(reconstructive: Path, discriminative: Path) -> tuple[dict[str
     for state, key, path in ((first, encoder, reconstructive), (second, segment, discriminative)):
         if key not in state or state[key].dim() != 4:
             raise ModelFileError(f"{path}: no tensor {key}; give NAME.pckl first and NAME_seg.pckl second")
-    config = NetworkConfig(
-        reconstructive_width=first[encoder].shape[0],
-        discriminative_width=second[segment].shape[0],
-        aligned_corners=True,
-    )
+    try:
+        config = NetworkConfig(
+            reconstructive_width=first[encoder].shape[0],
+            discriminative_width=second[segment].shape[0],
+            aligned_corners=True,
+        )
+    except ValidationError:
+        raise ModelFileError(f"{reconstructive}, {discriminative}: the first layer has no sensible width") from None
     state = {f"reconstructive.{name}": value for name, value in first.items()}
     state |= {f"discriminative.{name}": value for name, value in second.items()}
     wrong = _mismatch(state, empty_network(config).state_dict())
     if wrong:
         raise ModelFileError(f"{reconstructive}, {discriminative}: {wrong}")
+    # Only now that every shape is known to be right: a tensor may pretend to any size.
+    state = {name: value.detach().clone() for name, value in state.items()}
     swapped = torch.tensor([2, 1, 0])
     for name, dim, order in (
         (f"reconstructive.{encoder}", 1, swapped),
@@ -100,15 +106,21 @@ def import_published(reconstructive: Path, discriminative: Path, out: Path, vers
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on odd pickles say nothing to a person
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
+    except Exception:  # a damaged pickle makes the unpickler raise nearly anything
         raise ModelFileError(f"{path}: not a state dict of tensors alone; nothing else is unpickled") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_plain(value) for value in state.values()):
         raise ModelFileError(f"{path}: not a state dict of tensors")
     # Saved from DataParallel, every name has a prefix.
-    return {str(name).removeprefix("module."): value.clone() for name, value in state.items()}
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
 
 
 def _mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

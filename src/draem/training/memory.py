@@ -6,14 +6,14 @@ import torch
 
 from draem.config import Config
 from draem.inspection.backends import out_of_memory
-from draem.network.draem import Draem
+from draem.network.draem import STRIDE, Draem
 from draem.network.losses import draem_losses
 
 
 def largest_batch(config: Config, device: torch.device, below: int) -> int:
-    """The largest power of two below `below` with which a training step fits; 0 if even one image does not."""
+    """The largest power of two below `below` with which a training step fits; 0 if even the smallest does not."""
     size = 1 << max(below - 1, 0).bit_length() - 1 if below > 1 else 0
-    while size:
+    while size >= smallest_batch(config):
         try:
             _try_step(config, device, size)
             return size
@@ -22,6 +22,11 @@ def largest_batch(config: Config, device: torch.device, below: int) -> int:
                 raise
         size //= 2
     return 0
+
+
+def smallest_batch(config: Config) -> int:
+    """BatchNorm needs two values a channel, and the innermost layer sees a 32nd of each side."""
+    return 1 if max(config.data.size) > STRIDE else 2
 
 
 def _try_step(config: Config, device: torch.device, size: int) -> None:

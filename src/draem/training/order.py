@@ -8,6 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from draem.simulation.draws import sample_keys
+
+_NO_SAMPLE = torch.tensor([-1])
+"""The index of no sample: an epoch's order is drawn apart from every simulated anomaly."""
+
 
 def image_indices(
     positions: Tensor, images: int, seed: int, sampling: Literal["shuffle", "replacement"] = "shuffle"
@@ -24,7 +29,8 @@ def image_indices(
 
 @lru_cache(maxsize=4)
 def _order(images: int, seed: int, epoch: int, sampling: str) -> Tensor:
-    generator = torch.Generator().manual_seed((seed << 32) + epoch)
+    # The generator heeds the lowest 32 bits alone: seed and epoch are hashed into them.
+    generator = torch.Generator().manual_seed(int(sample_keys(seed, epoch, _NO_SAMPLE)) & 0xFFFFFFFF)
     if sampling == "replacement":
         return torch.randint(images, (images,), generator=generator)
     return torch.randperm(images, generator=generator)

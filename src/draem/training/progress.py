@@ -74,7 +74,7 @@ class RunLog:
     def message(self, text: str) -> None:
         """One line for the person at the console."""
         if self._active:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, images: int) -> None:
         """Move the bar."""
@@ -135,7 +135,8 @@ class RunLog:
             return
         with self.path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        kept = [row for row in rows if int(row["step"]) <= step]
+        # A row cut short may end within its step's digits: it lacks columns.
+        kept = [row for row in rows if int(row["step"]) <= step and None not in row.values()]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()

@@ -9,9 +9,12 @@ RUN/model.safetensors      the model
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import os
 import platform
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.layouts import Dataset, Sample, Split, fingerprint, read_layout, split_good
-from draem.errors import ConfigError, DataError, MemoryLimitError, TrainingError
+from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
 from draem.files import atomic_write
 from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
 from draem.inspection.calibration import first_thresholds
@@ -33,11 +38,12 @@ from draem.inspection.detector import Detector
 from draem.modelfile import DataRecord, Header, TrainingRecord
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
-from draem.training.memory import largest_batch
+from draem.training.memory import largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
 MODEL, CONFIG, SPLIT = "model.safetensors", "config.yaml", "split.json"
+_JOBS = ("train", "select", "calibrate")
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -77,11 +83,6 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False, in
     return Detector.load(out / MODEL, config.training.accelerator)
 
 
-def stored_config(out: Path) -> Config:
-    """The configuration of an earlier run in `out`."""
-    return Config.resolve("", out / CONFIG)
-
-
 def _refuse_overwriting(out: Path, resume: bool) -> None:
     if not resume and any((out / name).exists() for name in (MODEL, CHECKPOINT)):
         raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
@@ -92,6 +93,8 @@ def _refuse_overwriting(out: Path, resume: bool) -> None:
 def _on_this_machine(config: Config) -> Config:
     """The configuration with `auto` replaced by what this machine has."""
     recipe = config.training
+    if recipe.batch_size < smallest_batch(config):
+        raise ConfigError("training.batch_size=1 cannot train on images of 32×32 or less; use 2 or more")
     device = choose_device(recipe.accelerator)
     precision = recipe.precision
     if precision == "auto":
@@ -100,8 +103,6 @@ def _on_this_machine(config: Config) -> Config:
         raise ConfigError("training.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if recipe.devices > 1 and device == "cuda" and recipe.devices > torch.cuda.device_count():
         raise ConfigError(f"training.devices is {recipe.devices}, but there are {torch.cuda.device_count()} GPUs here")
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
     # An untrained network's activations fade into denormal numbers, on which CPUs are a hundred times slower.
     # Set before the first parallel region, since its threads inherit it.
     torch.set_flush_denormal(True)
@@ -122,12 +123,19 @@ def _native_bf16(device: str) -> bool:
 def _launch(config: Config) -> Fabric:
     """Fabric for the device, precision and processes; starts the other processes where there are several."""
     recipe = config.training
-    several = recipe.devices * recipe.nodes > 1
+    processes = recipe.devices * recipe.nodes
+    started = int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else processes
+    if started != processes:
+        raise ConfigError(f"torchrun started {started} processes, the settings say {processes}: set training.devices")
+    several = processes > 1
     if several and recipe.accelerator == "mps":
         raise ConfigError("training.devices: MPS has one device")
     backend = "nccl" if recipe.accelerator == "cuda" else "gloo"
     # Statistics are averaged over the processes by us: broadcasting those of the first would lose the others'.
-    strategy: Any = DDPStrategy(process_group_backend=backend, broadcast_buffers=False) if several else "auto"
+    # Newer torch warns of the older name.
+    names = inspect.signature(DistributedDataParallel).parameters
+    ours: Any = {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
+    strategy: Any = DDPStrategy(process_group_backend=backend, **ours) if several else "auto"
     fabric = Fabric(
         accelerator=recipe.accelerator,
         devices=recipe.devices,
@@ -136,6 +144,8 @@ def _launch(config: Config) -> Fabric:
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
     )
     fabric.launch()
+    if recipe.threads is not None:  # after the launch, which shares the cores between processes
+        torch.set_num_threads(recipe.threads)
     return fabric
 
 
@@ -147,21 +157,37 @@ def _split(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
     if not (resume and (out / SPLIT).exists()):
         return split_good(good, config.data.select_share, config.data.calibrate_share, config.training.seed)
     by_name = {sample.name: sample for sample in good}
-    jobs: dict[str, tuple[Sample, ...]] = {}
     try:
         record = json.loads((out / SPLIT).read_text(encoding="utf-8"))
-        for job in ("train", "select", "calibrate"):
-            jobs[job] = tuple(by_name[name] for name in record[job])
+        names, began_with = {job: [str(name) for name in record[job]] for job in _JOBS}, record["fingerprint"]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{out / SPLIT}: damaged; start a new run in another --out") from None
+    try:
+        jobs = {job: tuple(by_name[name] for name in names[job]) for job in _JOBS}
     except KeyError as error:
         raise DataError(f"{dataset.root}: {error.args[0]} is gone, which the run in {out} uses; put it back") from None
-    except ValueError:
-        raise DataError(f"{out / SPLIT}: damaged; start a new run in another --out") from None
+    if fingerprint([sample for job in _JOBS for sample in jobs[job]]) != began_with:
+        raise DataError(f"{dataset.root}: not the images that the run in {out} began with; resume with those")
     return Split(**jobs)
 
 
 def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[ImageBank, ImageBank | None]:
-    train = _bank(split.train, config, out, log)
-    return train, _bank(split.select, config, out, log) if split.select else None
+    """The images to train on and to select with. Those to calibrate with are only looked at: what cannot be read is
+    to be named, or to stop the run, now and not at its end."""
+    train, select = _bank(split.train, config, out, log), _held_out_bank(split.select, config, out, log)
+    _held_out_bank(split.calibrate, config, out, log)
+    return train, select
+
+
+def _held_out_bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank | None:
+    """None where there are no such images, or none that can be read: a run can do without."""
+    try:
+        return _bank(samples, config, out, log) if samples else None
+    except ImageError:
+        raise
+    except DataError as error:
+        log.message(f"left out: {error}")
+        return None
 
 
 def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank:
@@ -181,8 +207,9 @@ def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) ->
 
 
 def _write_record(out: Path, config: Config, split: Split) -> None:
-    jobs = {job: [sample.name for sample in getattr(split, job)] for job in ("train", "select", "calibrate")}
-    atomic_write(out / SPLIT, json.dumps(jobs, indent=1).encode())
+    names = {job: [sample.name for sample in getattr(split, job)] for job in _JOBS}
+    images = fingerprint([*split.train, *split.select, *split.calibrate])
+    atomic_write(out / SPLIT, json.dumps({**names, "fingerprint": images}, indent=1).encode())
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
@@ -206,16 +233,18 @@ def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # so that nothing holds the failed step's memory any more
     else:
         return
-    # Outside of the handler, so that nothing holds the failed step's memory any more.
     size = config.training.batch_size
     fits = largest_batch(config, fabric.device, below=size)
     if fits == 0:
-        raise MemoryLimitError("out of memory even with one image: use a narrower preset or a smaller data.size")
+        raise MemoryLimitError(
+            "out of memory even with the smallest batch: use a narrower preset or a smaller data.size"
+        )
     raise MemoryLimitError(
         f"out of memory with training.batch_size={size}; {fits} fits: --set training.batch_size={fits} "
-        f"--set training.accumulate={-(-size // fits)}"
+        f"--set training.accumulate={config.training.accumulate * -(-size // fits)}"
     )
 
 

@@ -28,7 +28,7 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
         passed = sum(step >= math.floor(share * steps) for share in config.milestones)
         return config.learning_rate * config.factor**passed
     peak = config.warmup * steps - 1
-    if step <= peak:
+    if step < peak:
         return _cosine(_START, 1.0, step / peak) * config.learning_rate
     return _cosine(1.0, _END, (step - peak) / max(steps - 1 - peak, 1e-9)) * config.learning_rate
 

@@ -6,20 +6,19 @@ with their mean. So one process that accumulates k parts and k processes with on
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 
 class PartStatistics:
     """Averages the floating point buffers of a network over the parts of a step."""
 
-    def __init__(self, network: nn.Module, parts: int, fabric: Any) -> None:
+    def __init__(self, network: nn.Module, parts: int, processes: int = 1) -> None:
         self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        self._parts = parts
-        self._fabric = fabric
-        self._needed = parts * fabric.world_size > 1
+        self._processes = processes
+        self._parts = parts * processes
+        self._needed = self._parts > 1
         self._start: list[Tensor] = []
         self._sum: list[Tensor] = []
 
@@ -38,8 +37,10 @@ class PartStatistics:
     def end_step(self) -> None:
         """Set them to the mean over all parts of all processes."""
         if self._needed:
-            flat = torch.cat([total.flatten() for total in self._sum]) / self._parts
-            flat = self._fabric.all_reduce(flat, reduce_op="mean")
+            flat = torch.cat([total.flatten() for total in self._sum])
+            if self._processes > 1:
+                torch.distributed.all_reduce(flat)  # not Fabric's: that one waits for all devices first
+            flat /= self._parts
             sizes = [buffer.numel() for buffer in self._buffers]
-            for buffer, mean in zip(self._buffers, flat.split(sizes), strict=True):
+            for buffer, mean in zip(self._buffers, torch.split(flat, sizes), strict=True):
                 buffer.copy_(mean.view_as(buffer))

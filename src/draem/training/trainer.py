@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW
-from torch.optim.swa_utils import AveragedModel
 
 from draem.config import Config
 from draem.data.bank import ImageBank
@@ -26,6 +25,7 @@ from draem.network.draem import Draem
 from draem.network.losses import draem_losses
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
+from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights
 from draem.training.interrupt import Interrupt
 from draem.training.order import image_indices
@@ -36,7 +36,6 @@ from draem.training.validation import Validation, load_batch, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 _TERMS = ("loss", "ssim", "l2", "focal")
 
 
@@ -99,26 +98,41 @@ class Trainer:
                 if time.perf_counter() - saved >= self.recipe.checkpoint_every or self.step == self.steps:
                     self._save()
                     saved = time.perf_counter()
-                if interrupt.requested:
+                if self._stops(interrupt):
                     self._save()
-                    raise TrainingError(
-                        f"stopped at step {self.step} of {self.steps}; go on with --resume ({self.out})"
-                    )
+                    self.fabric.barrier()
+                    raise self._end(f"stopped at step {self.step} of {self.steps}; go on with --resume ({self.out})")
         return self._result()
 
     def _report(self, rate: float) -> None:
         """At the steps for it: losses, validation, a row of the history."""
         row: dict[str, float | int | None] = {}
         images = self.step * self.images_per_step
-        if self.step % self.recipe.log_every == 0 or self.step == self.steps:
+        validates = self.select_bank is not None and self._validates()
+        if (validates or self._logs()) and not self.state.finite():
+            raise self._diverged()
+        if self._logs():
             since, first = self._logged
             speed = (self.step - first) * self.images_per_step / max(time.perf_counter() - since, 1e-9)
             row = {**self._losses(), "learning_rate": rate, "images_per_second": speed}
-        if self.select_bank is not None and self.fabric.is_global_zero and self._validates():
-            row |= self._validate(self.select_bank)
+        if validates and self.fabric.is_global_zero:
+            row |= self._validate()
         if row:
             self.log.row({"step": self.step, "images": images, **row})
             self._logged = (time.perf_counter(), self.step)
+
+    def _logs(self) -> bool:
+        """Whether this step has a row of losses: only here does a run wait for the device or for other processes."""
+        return self.step % self.recipe.log_every == 0 or self.step == self.steps
+
+    def _stops(self, interrupt: Interrupt) -> bool:
+        """Whether a person ended the run. Several processes agree on it, so that none waits for one that has left."""
+        if self.fabric.world_size == 1:
+            return interrupt.requested
+        if not self._logs():
+            return False
+        asked = torch.tensor(float(interrupt.requested), device=self.device)
+        return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
 
     def _validates(self) -> bool:
         """Whether one of the validations, evenly spread and the last one at the end, falls on this step."""
@@ -137,12 +151,10 @@ class Trainer:
         )
         forward: Any = torch.compile(self.network) if recipe.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
-        self.average: AveragedModel | None = None
-        if recipe.ema:
-            horizon = max(recipe.ema * self.steps, 1.0)
-            self.average = AveragedModel(self.network, multi_avg_fn=_moving_average(horizon), use_buffers=True)
-        self.state = RunState(self.network, self.average, self.optimizer.optimizer)
-        self.statistics = PartStatistics(self.network, recipe.accumulate, self.fabric)
+        horizon = max(recipe.ema * self.steps, 1.0)
+        self.average = MovingAverage(self.network, horizon) if recipe.ema else None
+        self.state = RunState(self.network, self.average.module if self.average else None, self.optimizer.optimizer)
+        self.statistics = PartStatistics(self.network, recipe.accumulate, self.fabric.world_size)
         self.window = torch.zeros(len(_TERMS) + 1, device=self.device)
 
     def _one_step(self) -> float:
@@ -164,7 +176,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.update(self.network, self.step)
         self.step += 1
         self.log.advance(self.images_per_step)
         return rate
@@ -190,27 +202,34 @@ class Trainer:
         self.window += torch.cat((terms, torch.ones(1, device=self.device)))
 
     def _losses(self) -> dict[str, float]:
-        """Means since the last row; this is where a run waits for the device, and notices that it went wrong."""
-        *sums, count = self.window.tolist()
+        """Means since the last row, over all processes; here a run notices that it went wrong."""
+        total: Any = self.fabric.all_reduce(self.window, reduce_op="sum")
+        *sums, count = total.tolist()
         self.window.zero_()
-        means = {name: total / max(count, 1) for name, total in zip(_TERMS, sums, strict=True)}
+        means = {name: value / max(count, 1) for name, value in zip(_TERMS, sums, strict=True)}
         if not all(math.isfinite(value) for value in means.values()):
             raise self._diverged()
         return means
 
-    def _diverged(self) -> TrainingError:
+    def _end(self, reason: str) -> BaseException:
+        """How a run ends early: all processes at the same step, and without an error on any but the first, whom the
+        launcher would otherwise kill while it reports."""
+        return TrainingError(reason) if self.fabric.is_global_zero else SystemExit(0)
+
+    def _diverged(self) -> BaseException:
         kept = (
             "the last good state is in " + CHECKPOINT if (self.out / CHECKPOINT).exists() else "no state was saved yet"
         )
-        return TrainingError(
+        return self._end(
             f"{self.out}: the loss is not a number at step {self.step}; {kept}; lower training.learning_rate "
             f"(now {self.recipe.learning_rate:g}), set training.clip_norm, or use fp32"
         )
 
-    def _validate(self, bank: ImageBank) -> dict[str, float | int | None]:
+    def _validate(self) -> dict[str, float | int | None]:
+        assert self.select_bank is not None
         network = self._kept_network()
         with self.fabric.autocast():
-            found = validate(network, self.simulator, bank, self.config, self.device)
+            found = validate(network, self.simulator, self.select_bank, self.config, self.device)
         metrics = found.metrics
         values = {
             "val_pixel_ap": metrics.pixel_ap,
@@ -234,23 +253,24 @@ class Trainer:
 
     def _kept_network(self) -> Draem:
         """The network that would become the model: the moving average where there is one."""
-        return self.network if self.average is None else self.average.module  # type: ignore[return-value]
+        return self.network if self.average is None else self.average.module
 
     def _save(self) -> None:
-        if not self.state.finite() or not bool(self.window.isfinite().all()):
-            raise self._diverged()
-        if self.fabric.is_global_zero:
-            record = {
-                "step": self.step,
-                "steps": self.steps,
-                "seconds": self.seconds,
-                "threads": torch.get_num_threads(),
-                "window": self.window.tolist(),
-                "best": self.best,
-                "scaler": self._scaler_state(),
-                "config": self.config.model_dump(mode="json"),
-            }
-            self.state.save(self.out / CHECKPOINT, record)
+        """Write the checkpoint; the last good one stays where the run went wrong, which the next row then says."""
+        good = self.fabric.is_global_zero and self.state.finite() and bool(self.window.isfinite().all())
+        if not good:
+            return
+        record = {
+            "step": self.step,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "threads": torch.get_num_threads(),
+            "window": self.window.tolist(),
+            "best": self.best,
+            "scaler": self._scaler_state(),
+            "config": self.config.model_dump(mode="json"),
+        }
+        self.state.save(self.out / CHECKPOINT, record)
 
     def _resume(self, resume: bool) -> None:
         path = self.out / CHECKPOINT
@@ -261,7 +281,8 @@ class Trainer:
         record = self.state.load(path)
         try:
             self.step, self.seconds = int(record["step"]), float(record["seconds"])
-            self.window = torch.tensor(record["window"], device=self.device)
+            if self.fabric.is_global_zero:  # the sums are over all processes: count them once
+                self.window = torch.tensor(record["window"], device=self.device)
             self.best = dict(record["best"])
             self._load_scaler(record["scaler"])
             torch.set_num_threads(int(record["threads"]))
@@ -293,18 +314,3 @@ class Trainer:
         scaler = getattr(self.fabric._precision, "scaler", None)
         if scaler is not None and state:
             scaler.load_state_dict(dict(state))
-
-
-def _moving_average(horizon: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
-    """Exponential average over `horizon` steps; at the start over a tenth of the steps so far, so that the random
-    weights are soon forgotten. Counters are copied."""
-
-    @torch.no_grad()
-    def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-        weight = max(1 / horizon, 9 / (10 + float(count)))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, weight)
-        else:
-            torch._foreach_copy_(averaged, current)
-
-    return average

@@ -46,7 +46,7 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
     size = config.training.batch_size
     accumulator = MetricsAccumulator()
     losses: list[Tensor] = []
-    rows: list[list[NDArray[np.uint8]]] = []
+    rows: list[tuple[bool, list[NDArray[np.uint8]]]] = []
     was_training = network.training
     network.eval()
     for start in range(0, count, size):
@@ -68,16 +68,18 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
         for found, mask in zip(maps, masks, strict=True):
             score = image_score(found, config.score.filter_size)
             accumulator.add(score, bool(mask.any()), found, mask)
-        if len(rows) < _PICTURED:
+        if sum(anomalous for anomalous, _ in rows) < _PICTURED:
             views = (simulated.normal, simulated.anomalous, reconstruction)
             pictures = [_pictures(view) for view in views]
             rows += [
-                [normal, seen, restored, _grey(mask), heat_map(found)]
+                (bool(mask.any()), [normal, seen, restored, _grey(mask), heat_map(found)])
                 for normal, seen, restored, mask, found in zip(*pictures, masks, maps, strict=True)
-                if mask.any()
             ]
     network.train(was_training)
-    picture = sheet(rows[:_PICTURED], ["normal", "simulated", "reconstruction", "mask", "anomaly map"])
+    rows.sort(key=lambda row: not row[0])  # anomalous ones first, clean ones only where there are too few
+    picture = sheet(
+        [row for _, row in rows[:_PICTURED]], ["normal", "simulated", "reconstruction", "mask", "anomaly map"]
+    )
     return Validation(accumulator.overall(), float(torch.stack(losses).sum()) / count, picture)
 
 

@@ -210,7 +210,7 @@ def _smear(flaw: Generator, canvas: Canvas, inks: list[Field]) -> tuple[list[Fie
         moved = shift(wet, reach * way * np.cos(heading) * canvas.k, reach * way * np.sin(heading) * canvas.k)
         dragged = np.maximum(dragged, moved * np.float32(0.95 * (1.0 - way) ** 0.7))
     across = np.float32(np.cos(heading)) * dy - np.float32(np.sin(heading)) * dx
-    ridges = np.interp(across, np.linspace(-60, 60, 150), flaw.uniform(0.25, 1.0, 150)).astype(np.float32)
+    ridges = np.interp(across, np.linspace(-60, 60, 150), flaw.uniform(0.45, 1.0, 150)).astype(np.float32)
     dragged = blur(dragged * ridges, 0.5 * canvas.k)
     taken = 1.0 - 0.25 * step(-2.0, 2.0, depth) * ridges
     black = np.maximum(inks[1] * taken, dragged)
@@ -256,12 +256,12 @@ def _scratch(flaw: Generator, canvas: Canvas, label: Field, inks: list[Field]) -
         line = strand(canvas, wandering_line(flaw, start, reach, heading, 0.3))
         force = np.interp(line.along, np.linspace(0, 1, 20), flaw.uniform(0.5, 1.0, 20)).astype(np.float32)
         force *= clip(np.minimum(line.along, 1.0 - line.along) * 8.0 + 0.1, 0.0, 1.0)
-        half = np.float32(1.75 if i == 0 else 0.95) * (0.4 + 0.75 * force)
+        half = np.float32(2.4 if i == 0 else 1.2) * (0.4 + 0.75 * force)
         ragged = 0.35 * clip(noise(flaw, canvas.n, 150), -2, 2)
         groove = step(-0.4, 0.4, half + ragged - line.distance) * clip(1.6 * force, 0.0, 1.0)
         shown = np.maximum(shown, groove)
     dx, dy = slope(blur(shown, 0.35 * canvas.k))
     relief = clip(1.0 - 0.75 * (dx + dy), 0.45, 1.5)
-    fibres = rgb((0.50, 0.48, 0.43)) * (1.0 + 0.10 * noise(flaw, canvas.n, 180))
+    fibres = rgb((0.36, 0.33, 0.29)) * (1.0 + 0.10 * noise(flaw, canvas.n, 180))
     scratched = mix(label, fibres.astype(np.float32), 0.92 * shown) * relief
     return scratched.astype(np.float32), shown

@@ -1,0 +1,64 @@
+"""What several test modules share: a small model with lively weights, a small rendered data set, the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from draem import cli
+from draem.data.demo import render_demo
+from draem.inspection.detector import Detector
+from draem.modelfile import Thresholds
+from tiny import write_tiny_model
+
+# Workers run side by side, a core each: more threads would wait for one another.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with random weights, a threshold and a review zone; not to be changed."""
+    thresholds = Thresholds(reject=0.555, review=0.548, chosen_on="nothing: a test's")
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model.safetensors", thresholds)
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tiny_model: Path) -> Detector:
+    """The detector of `tiny_model`, on the CPU."""
+    return Detector.load(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="session")
+def woven_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered data set in MVTec AD layout, 64×64 pixels: 8 good to train, 4 good and 2 of each defect to test."""
+    return render_demo(tmp_path_factory.mktemp("demo"), "woven", size=64, train=8, test_good=4, test_defect=2)[0]
+
+
+class Outcome(NamedTuple):
+    """How a command ended: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `draem ARGUMENTS…` in this process; whatever is not caught by the command line fails the test."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["draem", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        written = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int | None)
+        return Outcome(code or 0, written.out, written.err)
+
+    return run

@@ -1,0 +1,146 @@
+"""Every command and snippet of README and docs runs; the README's tree and the settings page are true."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from draem import cli
+from draem.config import NetworkConfig
+from draem.data.demo import render_demo
+from draem.network.draem import Draem
+from draem.presets import PRESETS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = {
+    "data": {"size": 32},
+    "network": {"reconstructive_width": 4, "discriminative_width": 4},
+    "training": {"images": 16, "batch_size": 4, "learning_rate": 1e-3, "validations": 1, "precision": "fp32"},
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    return [line.split("   #")[0].split(" # ")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images and files that the commands speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    (tree,) = render_demo(folder / "rendered", "woven", size=64, train=10, test_good=2, test_defect=1)
+    shutil.copytree(tree, folder / "bottle")
+    shutil.copytree(tree / "train" / "good", folder / "parts" / "good")
+    shutil.copytree(tree / "test" / "hole", folder / "parts" / "new")
+    shutil.copy(tree / "test" / "hole" / "000.png", folder / "part.png")
+    (folder / "my.yaml").write_text("training:\n  clip_norm: 0.5\n", encoding="utf-8")
+    network = Draem(NetworkConfig(reconstructive_width=4, discriminative_width=4, aligned_corners=True))
+    torch.save(network.reconstructive.state_dict(), folder / "NAME.pckl")
+    torch.save(network.discriminative.state_dict(), folder / "NAME_seg.pckl")
+    return folder
+
+
+@pytest.fixture
+def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The presets cut to seconds, in the folder of the images."""
+    monkeypatch.chdir(workplace)
+    for name in ("edge", "fast"):
+        monkeypatch.setitem(PRESETS, name, SMALL)
+    return workplace
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    words = shlex.split(re.sub(r"--images \d+", "--images 16", command))
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_commands_of_the_readme_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [command for command in commands(ROOT / "README.md") if command.startswith("draem ")]
+    assert len(told) >= 10
+    for command in told:
+        assert run(command, monkeypatch) == 0, command
+    assert (small / "results" / "results.jsonl").exists()
+
+
+def test_snippets_of_the_readme_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = blocks(ROOT / "README.md", "python")
+    exec(compile(snippet, "README.md", "exec"), {})  # the README is our own
+    assert "Metrics(" in capsys.readouterr().out
+    assert (small / "overlay.png").exists()
+
+
+def test_yaml_of_the_settings_page_is_a_configuration(tmp_path: Path) -> None:
+    from draem.config import Config
+
+    (text,) = blocks(ROOT / "docs" / "settings.md", "yaml")
+    (tmp_path / "some.yaml").write_text(text, encoding="utf-8")
+    config = Config.resolve("edge", tmp_path / "some.yaml")
+    assert config.training.learning_rate == 5e-4
+    assert config.data.fit == "letterbox"
+
+
+def test_other_commands_exist() -> None:
+    """Those too long or too far-reaching for a test: make's targets, scripts, and the extras to install."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    verbs = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    for page in PAGES:
+        for command in commands(page):
+            first, *rest = shlex.split(command)
+            if first == "make":
+                assert set(rest) <= targets, command
+            elif first == "pip":
+                extras = re.findall(r"\[(\w+)\]", command)
+                assert set(extras) <= set(project["optional-dependencies"]), command
+            elif first == "python":
+                assert (ROOT / rest[0]).exists(), command
+            else:
+                assert first == "draem", command
+                assert rest[0] in verbs, command
+
+
+def test_tree_of_the_readme_is_true() -> None:
+    (tree,) = (block for block in blocks(ROOT / "README.md", "text") if block.startswith("src/draem/"))
+    folder, told = Path(), set()
+    for line in tree.splitlines()[1:]:
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        if name.endswith("/"):
+            folder = Path(name)
+            told.add(folder / "*" if indent == 4 else folder)
+        else:
+            told.add(folder / name if indent == 4 else Path(name))
+    package = ROOT / "src" / "draem"
+    there = {path.relative_to(package) for path in package.rglob("*.py") if not path.name.startswith("__")}
+    inner = {path for path in there if len(path.parts) == 3}
+    files = {path for path in told if path.suffix == ".py"}
+    assert files == there - inner
+    assert {path.parts[:2] for path in inner} == {("data", "surfaces")}
+
+
+def test_settings_page_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
+    assert made["page"]() == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

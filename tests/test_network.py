@@ -1,0 +1,235 @@
+"""The network against the published layer table and against the same network written with plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from draem.config import NetworkConfig
+from draem.network.draem import Draem, anomaly_map
+from tiny import lively_
+
+BLOCKS = {
+    "encoder.block1": (3, 128, 128),
+    "encoder.block2": (128, 256, 256),
+    "encoder.block3": (256, 512, 512),
+    "encoder.block4": (512, 1024, 1024),
+    "encoder.block5": (1024, 1024, 1024),
+    "decoder.db1": (1024, 1024, 512),
+    "decoder.db2": (512, 512, 256),
+    "decoder.db3": (256, 256, 128),
+    "decoder.db4": (128, 128, 128),
+}
+UPS = {
+    "decoder.up1": (1024, 1024),
+    "decoder.up2": (512, 512),
+    "decoder.up3": (256, 256),
+    "decoder.up4": (128, 128),
+}
+BLOCKS_SEGMENT = {
+    "encoder_segment.block1": (6, 64, 64),
+    "encoder_segment.block2": (64, 128, 128),
+    "encoder_segment.block3": (128, 256, 256),
+    "encoder_segment.block4": (256, 512, 512),
+    "encoder_segment.block5": (512, 512, 512),
+    "encoder_segment.block6": (512, 512, 512),
+    "decoder_segment.db_b": (1024, 512, 512),
+    "decoder_segment.db1": (768, 256, 256),
+    "decoder_segment.db2": (384, 128, 128),
+    "decoder_segment.db3": (192, 64, 64),
+    "decoder_segment.db4": (128, 64, 64),
+}
+UPS_SEGMENT = {
+    "decoder_segment.up_b": (512, 512),
+    "decoder_segment.up1": (512, 256),
+    "decoder_segment.up2": (256, 128),
+    "decoder_segment.up3": (128, 64),
+    "decoder_segment.up4": (64, 64),
+}
+
+
+def published_shapes(
+    blocks: Mapping[str, tuple[int, int, int]], ups: Mapping[str, tuple[int, int]], last: str, out: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a published state dict, from the layer table."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, place: int, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.{place}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"{name}.{place}.bias"] = (outputs,)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{place + 1}.{part}"] = (outputs,)
+        shapes[f"{name}.{place + 1}.num_batches_tracked"] = ()
+
+    for name, (inputs, middle, outputs) in blocks.items():
+        layer(name, 0, inputs, middle)
+        layer(name, 3, middle, outputs)
+    for name, (inputs, outputs) in ups.items():
+        layer(name, 1, inputs, outputs)
+    shapes[f"{last}.weight"] = (out[1], out[0], 3, 3)
+    shapes[f"{last}.bias"] = (out[1],)
+    return shapes
+
+
+def plain_forward(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], images: Tensor, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction and logits from two published state dicts, with functions only; sides divide by 32."""
+
+    def layer(state: Mapping[str, Tensor], name: str, place: int, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, state[f"{name}.{place}.weight"], state[f"{name}.{place}.bias"], padding=1)
+        norm = [state[f"{name}.{place + 1}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        mean, variance, scale, shift = (value[:, None, None] for value in norm)
+        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
+
+    def block(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+        return layer(state, name, 3, layer(state, name, 0, x))
+
+    def up(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+        size = (2 * x.shape[2], 2 * x.shape[3])
+        return layer(state, name, 1, functional.interpolate(x, size, mode="bilinear", align_corners=aligned))
+
+    def last(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+        return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+
+    x = block(first, "encoder.block1", images)
+    for number in range(2, 6):
+        x = block(first, f"encoder.block{number}", functional.max_pool2d(x, 2))
+    for number in range(1, 5):
+        x = block(first, f"decoder.db{number}", up(first, f"decoder.up{number}", x))
+    reconstruction = last(first, "decoder.fin_out.0", x)
+
+    levels = [block(second, "encoder_segment.block1", torch.cat([reconstruction, images], 1))]
+    for number in range(2, 7):
+        levels.append(block(second, f"encoder_segment.block{number}", functional.max_pool2d(levels[-1], 2)))
+    x = levels[5]
+    for step, level in zip(("_b", "1", "2", "3", "4"), reversed(levels[:5]), strict=True):
+        x = block(
+            second, f"decoder_segment.db{step}", torch.cat([up(second, f"decoder_segment.up{step}", x), level], 1)
+        )
+    return reconstruction, last(second, "decoder_segment.fin_out.0", x)
+
+
+def small(reconstructive: int = 3, discriminative: int = 2, aligned: bool = False) -> Draem:
+    network = Draem(
+        NetworkConfig(reconstructive_width=reconstructive, discriminative_width=discriminative, aligned_corners=aligned)
+    )
+    lively_(network)
+    return network.eval()
+
+
+# ----------------------------------------------------------------------------------------------------------- published
+
+
+@pytest.fixture(scope="module")
+def full_width() -> Draem:
+    with torch.device("meta"):
+        return Draem(NetworkConfig())
+
+
+def test_parameters_of_the_published_widths(full_width: Draem) -> None:
+    counts = [
+        sum(p.numel() for p in part.parameters()) for part in (full_width.reconstructive, full_width.discriminative)
+    ]
+    assert counts == [69_048_579, 28_374_146]
+
+
+def test_names_and_shapes_of_the_published_state_dicts(full_width: Draem) -> None:
+    first = published_shapes(BLOCKS, UPS, "decoder.fin_out.0", (128, 3))
+    second = published_shapes(BLOCKS_SEGMENT, UPS_SEGMENT, "decoder_segment.fin_out.0", (64, 2))
+    assert (len(first), len(second)) == (156, 191)
+    for part, expected in ((full_width.reconstructive, first), (full_width.discriminative, second)):
+        assert {name: tuple(value.shape) for name, value in part.state_dict().items()} == expected
+
+
+def test_published_initialisation() -> None:
+    torch.manual_seed(0)
+    network = Draem(NetworkConfig(reconstructive_width=16, discriminative_width=8))
+    convolutions = torch.cat([p.detach().flatten() for p in network.parameters() if p.dim() == 4])
+    assert float(convolutions.std()) == pytest.approx(0.02, rel=0.02)
+    assert abs(float(convolutions.mean())) < 1e-3
+    scales = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    gathered = torch.cat([norm.weight.detach() for norm in scales])
+    assert float(gathered.mean()) == pytest.approx(1.0, abs=0.005)
+    assert float(gathered.std()) == pytest.approx(0.02, rel=0.1)
+    assert all(not norm.bias.detach().any() for norm in scales)
+
+
+# ------------------------------------------------------------------------------------------------------------- forward
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+def test_forward_against_plain_functions(aligned: bool, size: tuple[int, int]) -> None:
+    network = small(aligned=aligned)
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        reconstruction, logits = network(images)
+        expected = plain_forward(
+            network.reconstructive.state_dict(), network.discriminative.state_dict(), images, aligned
+        )
+    torch.testing.assert_close(reconstruction, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, expected[1], rtol=1e-4, atol=1e-4)
+    assert float(logits.std()) > 0.1, "the comparison must not be of nothing"
+
+
+@pytest.mark.parametrize("size", [(200, 333), (33, 31), (1, 1), (32, 40), (64, 64)])
+def test_any_size_is_padded_by_its_border_and_cropped(size: tuple[int, int]) -> None:
+    network = small()
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(2))
+    rows = torch.arange(-(-size[0] // 32) * 32).clamp(max=size[0] - 1)
+    columns = torch.arange(-(-size[1] // 32) * 32).clamp(max=size[1] - 1)
+    padded = images[:, :, rows][..., columns]
+    with torch.no_grad():
+        reconstruction, logits = network(images)
+        expected = network(padded)
+    assert reconstruction.shape == (1, 3, *size)
+    assert logits.shape == (1, 2, *size)
+    torch.testing.assert_close(reconstruction, expected[0][..., : size[0], : size[1]])
+    torch.testing.assert_close(logits, expected[1][..., : size[0], : size[1]])
+
+
+def test_a_batch_is_its_images() -> None:
+    network = small()
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        together = network(images)
+        apart = [network(image[None]) for image in images]
+    for index in range(2):
+        torch.testing.assert_close(together[index], torch.cat([part[index] for part in apart]), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_last_is_the_same_network() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        expected = small()(images)
+        network = small()
+        assert network.channels_last() is network
+        wide = [p for p in network.parameters() if p.dim() == 4]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in wide)
+        found = network(images.contiguous(memory_format=torch.channels_last))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_anomaly_map_is_the_softmax() -> None:
+    logits = torch.randn(2, 2, 5, 7, generator=torch.Generator().manual_seed(5)) * 5
+    torch.testing.assert_close(anomaly_map(logits), torch.softmax(logits.double(), 1)[:, 1].float())
+    extreme = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])[:, :, None, None]
+    assert anomaly_map(extreme).flatten().tolist() == [0.0, 1.0]
+
+
+def test_gradients_reach_every_weight() -> None:
+    network = small().train()
+    reconstruction, logits = network(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(6)))
+    (reconstruction.square().mean() + logits.square().mean()).backward()
+    reached = []
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        reached.append(bool(parameter.grad.any()))
+    assert sum(reached) > 0.5 * len(reached)  # a bias before a norm has no gradient

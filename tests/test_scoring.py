@@ -1,0 +1,183 @@
+"""Scores, regions and verdicts against SciPy and each other; first thresholds against their closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from draem.config import ScoreConfig
+from draem.inspection.calibration import first_thresholds
+from draem.inspection.scoring import Region, exceeds, find_regions, image_score, smooth, verdict
+from draem.modelfile import Thresholds
+
+Map = NDArray[np.float32]
+RNG = np.random.default_rng(0)
+
+
+def _map(*shape: int, blobs: float = 2.0, seed: int = 0) -> Map:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), blobs)
+    return np.asarray((noise - noise.min()) / (np.ptp(noise) + 1e-9), np.float32)
+
+
+def _thresholds(reject: float, review: float | None = None) -> Thresholds:
+    return Thresholds(reject=reject, review=review, chosen_on="a test's")
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+
+
+@pytest.mark.parametrize("side", [1, 3, 11, 21, 63])
+@pytest.mark.parametrize("shape", [(64, 64), (40, 97), (8, 200), (16, 16)])
+def test_mean_filter_against_scipy(side: int, shape: tuple[int, int]) -> None:
+    found = RNG.random(shape, dtype=np.float32)
+    expected = ndimage.uniform_filter(found.astype(np.float64), side, mode="constant")
+    smoothed = smooth(found, side)
+    assert smoothed.dtype == np.float32
+    np.testing.assert_allclose(smoothed, expected, atol=2e-6)
+    assert image_score(found, side) == pytest.approx(expected.max(), abs=2e-6)
+
+
+def test_a_view_is_smoothed_as_its_copy() -> None:
+    found = RNG.random((64, 64), dtype=np.float32)
+    np.testing.assert_array_equal(smooth(found[::2, ::-1], 5), smooth(found[::2, ::-1].copy(), 5))
+
+
+@pytest.mark.parametrize("area", [1, 10, 441])
+def test_a_small_defect_scores_at_most_its_share_of_the_window(area: int) -> None:
+    found = np.zeros((64, 64), np.float32)
+    found[20:41, 20:41].flat[:area] = 1.0
+    assert image_score(found, 21) == pytest.approx(area / 441, abs=1e-6)
+
+
+def test_the_map_is_not_changed() -> None:
+    found = _map(32, 32)
+    before = found.copy()
+    find_regions(smooth(found, 1), 0.5)
+    smooth(found, 5)
+    np.testing.assert_array_equal(found, before)
+
+
+# ------------------------------------------------------------------------------------------------------------- regions
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_regions_against_scipy(seed: int) -> None:
+    smoothed = _map(48, 71, seed=seed)
+    threshold = 0.6
+    labels, count = ndimage.label(smoothed > threshold, np.ones((3, 3)))
+    expected = []
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels == label
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        expected.append(Region(box, int(inside.sum()), float(smoothed[inside].max())))
+    assert count > 1
+    found = find_regions(smoothed, threshold)
+    assert found == sorted(expected, key=lambda region: -region.peak)
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region() -> None:
+    smoothed = np.zeros((8, 8), np.float32)
+    smoothed[[2, 3, 4], [2, 3, 4]] = 1.0
+    assert find_regions(smoothed, 0.5) == [Region((2, 2, 5, 5), 3, 1.0)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_there_are_regions_exactly_where_the_score_is_above(seed: int) -> None:
+    found = _map(40, 40, seed=seed)
+    score = image_score(found, 5)
+    smoothed = smooth(found, 5)
+    # Around the score in float32 steps and in float64 steps, which float32 cannot tell apart.
+    near = [
+        score,
+        np.nextafter(score, 0),
+        np.nextafter(score, 1),
+        float(np.nextafter(np.float32(score), np.float32(0))),
+    ]
+    for threshold in [0.0, 0.3, 1.0, *map(float, near)]:
+        regions = find_regions(smoothed, threshold)
+        assert bool(regions) == (score > threshold) == (verdict(score, _thresholds(threshold)) == "reject")
+        assert exceeds(smoothed, threshold).sum() == sum(region.area for region in regions)
+        if regions:
+            assert regions[0].peak == score
+
+
+def test_verdicts_at_their_borders() -> None:
+    thresholds = _thresholds(0.5, 0.25)
+    scores = [0.0, 0.25, 0.25000001, 0.5, 0.50000001, 1.0]
+    expected = ["accept", "accept", "review", "review", "reject", "reject"]
+    assert [verdict(score, thresholds) for score in scores] == expected
+    assert [verdict(score, _thresholds(0.5)) for score in scores] == ["accept"] * 4 + ["reject"] * 2
+    assert verdict(1.0, None) is None
+
+
+# ---------------------------------------------------------------------------------------------------------- thresholds
+
+
+def _order_statistic(scores: list[float], rate: float) -> float | None:
+    """The smallest score k of n with k/(n+1) ≥ 1 − rate, by trying each; none if there is no such score."""
+    ordered = sorted(scores)
+    fits = [rank for rank in range(1, len(ordered) + 1) if rank / (len(ordered) + 1) >= 1 - rate - 1e-12]
+    return ordered[fits[0] - 1] if fits else None
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 18, 19, 20, 98, 99, 100, 199, 1000])
+@pytest.mark.parametrize(("rate", "review"), [(0.01, 0.05), (0.05, 0.05), (0.005, 0.5), (0.1, 0.2)])
+def test_thresholds_are_order_statistics(count: int, rate: float, review: float) -> None:
+    scores = RNG.random(count).tolist()
+    found = first_thresholds(scores, ScoreConfig(false_reject=rate, review=review))
+    assert found is not None
+    reject = _order_statistic(scores, rate)
+    lower = _order_statistic(scores, review)
+    assert found.reject == (max(scores) if reject is None else reject)
+    expected = max(scores) if lower is None else lower
+    assert found.review == (expected if expected < found.reject else None)
+
+
+def test_the_rate_holds_on_average() -> None:
+    # A new part among n + 1 exchangeable ones is above the threshold of the other n with chance at most the rate.
+    rejected = 0
+    config = ScoreConfig(false_reject=0.1, review=0.3)
+    for _ in range(2000):
+        *scores, new = RNG.random(30).tolist()
+        found = first_thresholds(scores, config)
+        assert found is not None
+        rejected += new > found.reject
+    assert rejected / 2000 == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 2000))
+
+
+def test_order_does_not_matter_and_ties_are_fine() -> None:
+    scores = [0.3, 0.1, 0.3, 0.2, 0.3]
+    config = ScoreConfig(false_reject=0.01, review=0.05)
+    assert first_thresholds(scores, config) == first_thresholds(sorted(scores), config)
+    found = first_thresholds([0.2] * 50, config)
+    assert found is not None
+    assert (found.reject, found.review) == (0.2, None)
+
+
+@pytest.mark.parametrize("rate", [0.999, 1 - 1e-12])
+def test_rates_near_one_take_the_smallest_score(rate: float) -> None:
+    found = first_thresholds([0.3, 0.1, 0.2], ScoreConfig(false_reject=rate, review=rate))
+    assert found is not None
+    assert found.reject == 0.1
+
+
+def test_no_images_no_threshold() -> None:
+    assert first_thresholds([], ScoreConfig()) is None
+
+
+def test_what_it_was_chosen_on_in_words() -> None:
+    config = ScoreConfig(false_reject=0.01, review=0.05)
+    few, enough = (first_thresholds(RNG.random(count).tolist(), config) for count in (9, 99))
+    assert few is not None
+    assert enough is not None
+    assert "9 good images" in few.chosen_on
+    assert "10.0%" in few.chosen_on  # 1/(n+1): all that nine images can promise
+    assert "1.0% needs 99 images" in few.chosen_on
+    assert "99 good images" in enough.chosen_on
+    assert "1.0%" in enough.chosen_on
+    assert "needs" not in enough.chosen_on
+    assert "needs" in str(first_thresholds(RNG.random(98).tolist(), config))

@@ -1,0 +1,51 @@
+"""A small network with lively weights, and its model file: what tests inspect with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from draem.config import Config
+from draem.modelfile import Header, Thresholds
+from draem.network.draem import Draem
+from draem.network.weights import save_model
+
+TINY = {
+    "data.size": 64,
+    "network.reconstructive_width": 4,
+    "network.discriminative_width": 4,
+    "score.filter_size": 5,
+    "training.threads": 1,
+}
+
+
+def lively_(network: nn.Module, seed: int = 0) -> None:
+    """Seeded weights and statistics, in place, with which activations neither fade nor grow and maps differ."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.normal_(module.bias, 0.0, 0.1, generator=generator)  # type: ignore[arg-type]
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.7, 1.3, generator=generator)
+            nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0.0, 0.2, generator=generator)
+            module.running_var.uniform_(0.7, 1.3, generator=generator)
+    if isinstance(network, Draem):
+        last = network.discriminative.decoder_segment.fin_out[0]
+        with torch.no_grad():
+            last.weight.mul_(10.0)  # type: ignore[operator]
+            last.bias.zero_()  # type: ignore[operator]
+
+
+def write_tiny_model(path: Path, thresholds: Thresholds | None = None, **settings: object) -> Path:
+    """A model file of widths 4/4 for 64×64 pixels; `settings` have their dots written as two underscores."""
+    config = Config.resolve("fast", None, TINY | {key.replace("__", "."): value for key, value in settings.items()})
+    network = Draem(config.network)
+    lively_(network)
+    save_model(path, network.state_dict(), Header(config=config, thresholds=thresholds))
+    return path
