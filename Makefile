@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/draem demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """Write docs/settings.md from the configuration's own fields, defaults and comments.
 
-    python docs/make_settings.py
+python docs/make_settings.py
 """
 
 from __future__ import annotations

@@ -185,6 +185,7 @@ def test_predict_one_image(run_cli: Run, tiny_model: Path, tiny_detector: Detect
     path = _photo(tmp_path / "part.png", size=(90, 70))
     done = run_cli("predict", tiny_model, path, "--out", tmp_path / "out", "--json")
     assert done.code == 0
+    assert "1/1" in done.err
     (row,) = _rows(tmp_path / "out")
     expected = tiny_detector.predict(path)
     assert row["path"] == str(path)

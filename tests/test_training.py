@@ -25,7 +25,8 @@ from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.network.losses import draem_losses
 from draem.simulation.draws import sample_keys
-from draem.training import run, trainer, validation
+from draem.training import trainer, validation
+from draem.training.average import MovingAverage
 from draem.training.order import image_indices
 from draem.training.progress import COLUMNS
 
@@ -183,6 +184,14 @@ def test_the_average_is_the_model_where_there_is_one(
     assert all(torch.equal(value, trained[name]) for name, value in model.items())
 
 
+def test_the_average_takes_in_every_step(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its number, which decides how far back it reaches."""
+    steps: list[int] = []
+    monkeypatch.setattr(MovingAverage, "update", lambda self, network, step: steps.append(step))
+    train(parts, tmp_path, settings={"training.validations": 0})
+    assert steps == list(range(6))
+
+
 def test_validations_do_not_change_the_training(finished: tuple[Path, Detector], parts: Path, tmp_path: Path) -> None:
     train(parts, tmp_path, settings={"training.validations": 0})
     assert_same_weights(tmp_path, finished[0])
@@ -328,7 +337,8 @@ def test_without_simulated_anomalies_nothing_is_known_of_pixels(parts: Path, tmp
 def test_init_starts_from_the_given_weights(finished: tuple[Path, Detector], parts: Path, tmp_path: Path) -> None:
     """At a learning rate of nothing, its weights come out again; and the first loss is that of a trained network."""
     still = {"training.learning_rate": 1e-30, "training.weight_decay": 0.0, "training.images": 8}
-    train(parts, tmp_path, settings=still, init=finished[0] / "model.safetensors")
+    trained = train(parts, tmp_path, settings=still, init=finished[0] / "model.safetensors")
+    assert trained.header.config.training.init == finished[0] / "model.safetensors"
     before, after = weights(finished[0]), weights(tmp_path)
     for name, value in before.items():
         if "running" not in name and "num_batches" not in name:
@@ -395,8 +405,3 @@ def test_losses_are_float32_under_autocast() -> None:
         mixed = draem_losses(normal * 0.9, logits, normal, mask, 1.0, 2.0)
     for name in ("total", "ssim", "l2", "focal"):
         assert torch.equal(getattr(plain, name), getattr(mixed, name)), name
-
-
-def test_constants_of_the_run_folder() -> None:
-    """Scripts depend on these names."""
-    assert (run.MODEL, run.CONFIG, run.SPLIT) == ("model.safetensors", "config.yaml", "split.json")

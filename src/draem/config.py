@@ -143,6 +143,8 @@ class SimulationConfig(Section):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: the lower bound comes first")
+        if not -1.0 <= self.mask_threshold[0] <= self.mask_threshold[1] < 1.0:
+            raise ValueError("mask_threshold lies in [-1, 1), the range of the noise")
         if not 0.0 <= self.beta[0] <= self.beta[1] <= 1.0:
             raise ValueError("beta lies in [0, 1]")
         if self.augmentations_drawn > len(self.augmentations):
@@ -168,6 +170,8 @@ class TrainingConfig(Section):
     """Budget in images seen; or `epochs`."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Budget in passes over the training images; or `images`."""
+    init: Path | None = None
+    """A trained model of the same network, to start from its weights instead of random ones."""
     batch_size: Positive = 8
     """Images in one forward pass of one device."""
     accumulate: Positive = 1
@@ -270,7 +274,7 @@ class Config(Section):
         """Layer a YAML file over a preset, and settings over both.
 
         Args:
-            preset: a name of `PRESETS`; where it is empty, the file's `preset:`, else `default`.
+            preset: a name of `PRESETS`; a `preset` in the settings goes before it, where it is empty the file's counts.
             file: YAML with any part of the configuration.
             settings: dotted keys to values, such as ``{"training.seed": 3}``.
             default: preset where neither names one.
@@ -279,7 +283,7 @@ class Config(Section):
             ConfigError: naming the key, the value and what would be allowed.
         """
         layers = _layers(file, settings)
-        name = preset or next((layer["preset"] for layer in layers if "preset" in layer), default)
+        name = layers[-1].get("preset") or preset or layers[0].get("preset") or default
         if not isinstance(name, str) or name not in PRESETS:
             raise ConfigError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
         return parse_config({**_stack(PRESETS[name], layers), "preset": name}, where=str(file or "settings"))

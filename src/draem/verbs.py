@@ -55,8 +55,9 @@ def train(
         from draem.training.run import train_run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from None
-    resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings or {}, resume)
-    return train_run(Path(data), Path(out), resolved, resume=resume, init=Path(init) if init else None)
+    settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
+    resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings, resume)
+    return train_run(Path(data), Path(out), resolved, resume=resume)
 
 
 def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[str, Any], resume: bool) -> Config:

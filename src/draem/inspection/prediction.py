@@ -56,12 +56,14 @@ class Prediction:
 
     @cached_property
     def anomaly_mask(self) -> NDArray[np.bool_]:
-        """H×W bool: the smoothed map above the threshold; nothing where there is no threshold."""
+        """H×W bool: where the smoothed map is above the threshold of `regions`; nothing where there is none."""
         height, width = self.image.shape[:2]
         if self._lowest is None:
             return np.zeros((height, width), bool)
-        smoothed = unfit_map(self._smoothed, (height, width), self.data.size, self.data.fit)
-        return exceeds(smoothed, self._lowest)
+        # Decided at the input size, as the regions are: resizing the map first would lower its peaks.
+        above = exceeds(self._smoothed, self._lowest).astype(np.float32)
+        covered = unfit_map(above, (height, width), self.data.size, self.data.fit)
+        return np.asarray(covered >= min(0.5, float(covered.max()) or 1.0))
 
     @cached_property
     def regions(self) -> list[Region]:

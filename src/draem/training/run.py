@@ -47,7 +47,7 @@ _JOBS = ("train", "select", "calibrate")
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def train_run(data: Path, out: Path, config: Config, *, resume: bool = False, init: Path | None = None) -> Detector:
+def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) -> Detector:
     """Train on a data set's good images and write the model; returns it as a detector.
 
     Args:
@@ -55,7 +55,6 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False, in
         out: the run's folder.
         config: all settings, resolved.
         resume: go on from the folder's checkpoint; without one, start from the beginning.
-        init: a trained model to start from.
 
     Raises:
         DraemError: of the kind that fits; see `draem.errors`.
@@ -72,7 +71,7 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False, in
             _write_record(out, config, split)
         fabric.barrier()
         trainer = Trainer(config, out, fabric, train, select, log)
-        start_from = _starting_weights(init, config) if init else None
+        start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
         with _explaining_memory(config, fabric):
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
@@ -213,7 +212,11 @@ def _write_record(out: Path, config: Config, split: Split) -> None:
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
-def _starting_weights(init: Path, config: Config) -> dict[str, torch.Tensor]:
+def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
+    """Those of the model in `training.init`; none for random ones."""
+    init = config.training.init
+    if init is None:
+        return None
     network, header = load_model(init)
     if header.config.network != config.network:
         theirs, ours = header.config.network, config.network
