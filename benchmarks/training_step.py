@@ -28,6 +28,7 @@ from draem.network.draem import Draem
 from draem.network.losses import draem_losses
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.simulator import Simulated, Simulator
+from draem.training.memory import keep_freed_memory
 
 SIZE = (256, 256)
 
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     torch.set_flush_denormal(True)
+    keep_freed_memory()  # for all sides
     results: dict[str, Any] = {"threads": torch.get_num_threads()}
     results["small"] = time_steps((32, 16), ALL, 8, 2 * options.repeats)
     results["published"] = time_steps((128, 64), MAIN, options.batch, options.repeats)

@@ -148,6 +148,6 @@ def test_mask_is_fitted_as_its_image(fit: FitMode, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "mask.png"), mask.astype(np.uint8) * 255)
     write_image(tmp_path / "image.png", np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
     config = DataConfig(size=(48, 64), fit=fit)
-    fitted = load_mask(tmp_path / "mask.png", config)
+    fitted = load_mask(tmp_path / "mask.png", mask.shape, config)
     np.testing.assert_array_equal(fitted, fit_mask(mask, (48, 64), config.fit))
     np.testing.assert_array_equal(fitted, ImageBank.load([tmp_path / "image.png"], config)[0][0, ..., 0] >= 128)

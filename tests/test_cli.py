@@ -43,8 +43,9 @@ def _last_line(outcome: Outcome) -> dict[str, Any]:
 def _one_line(outcome: Outcome, *says: str) -> None:
     assert outcome.code == 1
     assert outcome.out == ""
-    assert len(outcome.err.splitlines()) == 1, outcome.err
-    assert outcome.err.startswith("draem: ")
+    said = [line for line in outcome.err.splitlines() if not line.startswith("no --preset: ")]
+    assert len(said) == 1, outcome.err
+    assert said[0].startswith("draem: ")
     assert "Traceback" not in outcome.err
     for part in says:
         assert part in outcome.err
@@ -111,11 +112,43 @@ def test_simulate(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
     assert not np.array_equal(sheets[0], sheets[2])
 
 
+def test_simulate_names_what_it_leaves_out(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(woven_tree / "train" / "good", good)
+    whole = (good / "003.png").read_bytes()
+    (good / "003.png").write_bytes(whole[: len(whole) // 2])
+    done = run_cli("simulate", good, "--out", tmp_path / "x.png", "--count", 8, "--set", "data.size=64")
+    assert done.code == 0
+    assert "left out:" in done.err
+    assert "003.png" in done.err
+
+
+def test_train_says_which_preset_it_took(run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli("train", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "no --preset: " in done.err
+    assert "accelerator" in done.err
+
+
+def test_evaluate_reads_the_layout_it_is_told(run_cli: Run, tiny_model: Path, woven_tree: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(woven_tree / "train" / "good", data / "defects seen in May")
+    assert run_cli("evaluate", tiny_model, data, "--out", tmp_path / "e", "--layout", "folder").code == 0
+    done = run_cli("evaluate", tiny_model, data, "--out", tmp_path / "e", "--layout", "visa")
+    assert done.code == 1
+    assert "data.layout" in done.err
+
+
 def test_simulate_takes_the_preset_of_its_file(
     run_cli: Run, woven_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr("draem.preview.write_preview", lambda data, out, config, count, seed: seen.append(config))
+
+    def preview(data: Path, out: Path, config: Config, count: int, seed: int) -> list[str]:
+        seen.append(config)
+        return []
+
+    monkeypatch.setattr("draem.preview.write_preview", preview)
     (tmp_path / "c.yaml").write_text("preset: official\n", encoding="utf-8")
     for more in (["--config", tmp_path / "c.yaml"], [], ["--preset", "edge"]):
         assert run_cli("simulate", woven_tree, "--out", tmp_path / "x.png", *more).code == 0
@@ -144,6 +177,7 @@ def test_import_weights(run_cli: Run, tmp_path: Path) -> None:
     network = Draem(NetworkConfig(reconstructive_width=2, discriminative_width=3, aligned_corners=True))
     lively_(network)
     first, second, out = tmp_path / "a.pckl", tmp_path / "a_seg.pckl", tmp_path / "runs" / "model.safetensors"
+    other = tmp_path / "other.safetensors"
     torch.save(network.reconstructive.state_dict(), first)
     torch.save(network.discriminative.state_dict(), second)
     done = run_cli("import-weights", first, second, "--out", out)
@@ -151,9 +185,10 @@ def test_import_weights(run_cli: Run, tmp_path: Path) -> None:
     assert "2/3" in done.out
     assert read_header(out).origin == "imported from a.pckl and a_seg.pckl"
     assert run_cli("predict", out, _photo(tmp_path / "x.png"), "--out", tmp_path / "out").code == 0
-    _one_line(run_cli("import-weights", second, first, "--out", out), "NAME.pckl first")
-    _one_line(run_cli("import-weights", first, tmp_path / "none", "--out", out), "cannot be read")
-    _one_line(run_cli("import-weights", first, second, "--out", "."), "cannot be written")
+    _one_line(run_cli("import-weights", second, first, "--out", other), "NAME.pckl first")
+    _one_line(run_cli("import-weights", first, tmp_path / "none", "--out", other), "cannot be read")
+    _one_line(run_cli("import-weights", first, second, "--out", "."), "ends in .safetensors")
+    _one_line(run_cli("import-weights", first, second, "--out", out), "exists already")
     _one_line(run_cli("import-weights", first, second, "--out", first / "x.safetensors"), "cannot be written")
 
 
@@ -165,6 +200,7 @@ def test_demo(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     small |= {"network.reconstructive_width": 2, "network.discriminative_width": 2, "training.validations": 1}
     monkeypatch.setattr(demo, "render_demo", render)
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | small)
+    monkeypatch.setattr(demo, "SURFACES", ("printed",))
     monkeypatch.setattr(demo, "IMAGES", {"printed": 8})
     done = run_cli("demo", "--out", tmp_path / "demo", "--json")
     assert done.code == 0, done.err

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from draem.config import AUGMENTATIONS, ROTATIONS, Config, parse_setting, read_yaml
+from draem.config import AUGMENTATIONS, ROTATIONS, Config
 from draem.errors import ConfigError
 from draem.presets import PRESETS
+from draem.settings import parse_setting, read_yaml
 
 PUBLISHED: dict[str, Any] = {
     "data.size": (256, 256),

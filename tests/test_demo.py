@@ -51,6 +51,15 @@ def test_demo_runs_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     for picture in found["pictures"]:
         assert read_image(Path(picture)).shape[1] > 5 * 192
 
+    pixels = {path: path.read_bytes() for path in (tmp_path / "demo" / "data").rglob("*.png")}
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--seed", "1"])
+    with pytest.raises(SystemExit) as refused:
+        cli.main()
+    assert refused.value.code == 1
+    assert "training.seed" in capsys.readouterr().err
+    assert pixels == {path: path.read_bytes() for path in (tmp_path / "demo" / "data").rglob("*.png")}
+
+    monkeypatch.setattr(sys, "argv", sys.argv[:-2])
     again, said = run_demo(tmp_path, capsys)
     assert said.count("resumed at step 2 of 2") == len(SURFACES)
     assert again["mean"] == found["mean"]

@@ -23,10 +23,10 @@ from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.images import write_image
 from draem.simulation import draws
+from draem.simulation.batch import load_batch
 from draem.training import trainer
 from draem.training.progress import RunLog
 from draem.training.trainer import Trainer
-from draem.training.validation import load_batch
 
 WAITING = {
     "_local_scalar_dense",

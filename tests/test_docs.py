@@ -71,9 +71,9 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(end.value.code or 0)
 
 
-def test_commands_of_the_readme_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [command for command in commands(ROOT / "README.md") if command.startswith("draem ")]
-    assert len(told) >= 10
+def test_commands_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [command for page in PAGES for command in commands(page) if command.startswith("draem ")]
+    assert len(told) >= 12
     for command in told:
         assert run(command, monkeypatch) == 0, command
     assert (small / "results" / "results.jsonl").exists()

@@ -48,7 +48,7 @@ def _direct(detector: Detector, root: Path) -> dict[str, float]:
     for sample in read_layout(root).test:
         found = detector.predict(sample.path)
         image = read_image(sample.path)
-        mask = load_mask(sample.mask, config) if sample.mask else np.zeros(config.size, bool)
+        mask = load_mask(sample.mask, image.shape[:2], config) if sample.mask else np.zeros(config.size, bool)
         window = plan_fit((image.shape[0], image.shape[1]), config.size, config.fit).window
         scores.append(found.score)
         labels.append(sample.label == "anomalous")
@@ -126,7 +126,7 @@ def test_a_letterboxs_padding_is_not_counted(tmp_path: Path, woven_tree: Path) -
 def test_a_perfect_detector_is_perfect(woven_tree: Path, tmp_path: Path) -> None:
     config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1})
     masks = [
-        np.zeros((64, 64), bool) if sample.mask is None else load_mask(sample.mask, config.data)
+        np.zeros((64, 64), bool) if sample.mask is None else load_mask(sample.mask, (64, 64), config.data)
         for sample in read_layout(woven_tree).test
     ]
 
@@ -233,6 +233,20 @@ def test_damaged_images_and_masks_are_named(tiny_detector: Detector, woven_tree:
     assert str(mask) in evaluation.unreadable[1]
     assert evaluation.without_mask == 1
     assert image.relative_to(root).as_posix() not in {found.name for found in evaluation.images}
+
+
+def test_a_mask_of_another_shape_is_named(tiny_detector: Detector, woven_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(woven_tree, root)
+    cut, small = root / "ground_truth" / "hole" / "000_mask.png", root / "ground_truth" / "hole" / "001_mask.png"
+    write_image(cut, read_image(cut)[:20, :50])
+    write_image(small, read_image(small)[::2, ::2])  # another resolution is fine
+    found = evaluate(tiny_detector, root)
+    (said,) = found.unreadable
+    assert "000_mask.png" in said
+    assert "20×50" in said
+    assert "64×64" in said
+    assert found.without_mask == 1
 
 
 def test_nothing_to_evaluate_on(tiny_detector: Detector, woven_tree: Path, tmp_path: Path) -> None:

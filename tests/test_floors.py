@@ -16,7 +16,7 @@ import draem
 
 SOURCE = Path(draem.__file__).parent
 FLOORS = (
-    ("errors", "files", "imagefiles", "images", "pictures", "presets", "config", "modelfile", "pages"),
+    ("errors", "files", "imagefiles", "images", "pictures", "presets", "settings", "config", "modelfile", "pages"),
     ("data",),
     ("simulation",),
     ("network",),

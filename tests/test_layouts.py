@@ -188,7 +188,7 @@ def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
 )
 def test_unclear_folders_show_what_is_there(names: str, says: str, tmp_path: Path) -> None:
     root = _tree(tmp_path, names)
-    _refused(root, "unclear which images are good", says, "train/good, test/<defect>", "set data.layout to folder")
+    _refused(root, "unclear which images are good", says, "train/good, test/<defect>", "--set data.layout=folder")
     assert len(read_layout(root, "folder").samples) == len(names.split())
 
 

@@ -69,7 +69,16 @@ def _with_header(model: Path, to: Path, edit: Edit) -> Path:
     header = json.loads(index["__metadata__"]["draem"])
     edit(header)
     index["__metadata__"]["draem"] = json.dumps(header)
-    return _join(to, index, data)
+    return _join(to, _sealed(index), data)
+
+
+def _sealed(index: dict[str, Any]) -> dict[str, Any]:
+    """The table with a sum of the header that fits: what is wrong is then found by what it says."""
+    table = {name: entry for name, entry in index.items() if name != "__metadata__"}
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
+    digest.update(index["__metadata__"]["draem"].encode("utf-8", "surrogatepass"))
+    index["__metadata__"]["sha256"] = digest.hexdigest()
+    return index
 
 
 def _set(dotted: str, value: Any) -> Edit:
@@ -109,7 +118,6 @@ def test_round_trip_of_the_header(tmp_path: Path) -> None:
         training=TrainingRecord(
             images_seen=1, steps=2, step_kept=3, seconds=0.5, device="cpu", precision="fp32", validation={"a": None}
         ),
-        region=[[0.0, 0.1], [1.0, 0.1], [0.5, 1.0]],
         versions={"torch": "2"},
     )
     tensors = safetensors.torch.save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(0)})
@@ -303,7 +311,7 @@ def test_a_missing_and_an_unknown_tensor(tmp_path: Path, model: Path) -> None:
     name = "reconstructive.encoder.block1.0.bias"
     index, data = _parts(model)
     index["stranger"] = index.pop(name)
-    _refused(_join(tmp_path / "x.safetensors", index, data), name, "missing")
+    _refused(_join(tmp_path / "x.safetensors", _sealed(index), data), name, "missing")
 
 
 def test_cut_anywhere(tmp_path: Path, model: Path) -> None:
@@ -342,3 +350,15 @@ def test_mutations_are_refused_or_harmless(tmp_path: Path, model: Path) -> None:
             continue
         refused += 1
     assert refused > 300
+
+
+def test_a_changed_threshold_is_refused(tmp_path: Path) -> None:
+    """The header has a sum of its own: a flipped digit would change verdicts in silence."""
+    thresholds = Thresholds(reject=0.555, chosen_on="nothing")
+    path = tmp_path / "model.safetensors"
+    write_model(path, Header(config=Config.resolve("fast"), thresholds=thresholds), safetensors.torch.save({}))
+    content = path.read_bytes()
+    assert content.count(b"0.555") == 1
+    path.write_bytes(content.replace(b"0.555", b"0.955"))
+    with pytest.raises(ModelFileError, match="header does not match its checksum"):
+        read_header(path)

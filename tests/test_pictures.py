@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from draem.images import heat_map, overlay, sheet
+from draem.pictures import heat_map, overlay, sheet
 
 
 def test_heat_map_grows_lighter_all_the_way() -> None:

@@ -314,6 +314,8 @@ def test_leftovers_of_a_write_that_was_killed_do_no_harm(
         file.write("8,3")
     train(parts, out, {"training.checkpoint_every": 0}, resume=True)
     assert_equal_runs(out, unbroken)
+    assert not list(out.glob(".checkpoint-*"))  # large ones do not pile up
+    assert not list(out.glob(".best-*"))
 
 
 @pytest.mark.parametrize("place", [-1, 500, 0], ids=["tensors", "record", "length"])

@@ -114,7 +114,7 @@ def test_colour_wraps_round_the_palette() -> None:
 def test_pebbles_find_the_nearest_point() -> None:
     keys, size = keys_of(1), (48, 48)
     draws = torch.tensor([[0.0, 0.1, 1.0, 1.0, 0.0, 0, 0, 0]])  # straight, square cells; the distance alone
-    radius = textures.pebbles(keys, draws, size)[0].numpy() / 0.9
+    radius = textures._worley(keys, draws, size)[0].numpy() / 0.9
     scale = 5.0 * 8.0**0.1
     cells = np.arange(-5, 6)
     row, column = (torch.from_numpy(grid).float()[None] for grid in np.meshgrid(cells, cells, indexing="ij"))
@@ -156,7 +156,7 @@ def test_folder_reads_any_depth_and_kind_and_skips_damage(tmp_path: Path) -> Non
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("not a texture")
     source = FolderTextures(tmp_path, (24, 32))
-    assert source.images.shape == (5, 3, 24, 32)
+    assert source.images.shape == (5, 24, 32, 3)
     assert source.images.dtype == torch.uint8
     keys = keys_of(100)
     drawn = (source.draw(keys, CPU) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -169,7 +169,7 @@ def test_folder_reads_any_depth_and_kind_and_skips_damage(tmp_path: Path) -> Non
 def test_small_images_are_mirrored_on_and_large_ones_shrunk(tmp_path: Path) -> None:
     small = write(tmp_path / "a_small.png", 10, 13, 0)
     large = write(tmp_path / "b_large.png", 96, 64, 1)
-    small_got, large_got = FolderTextures(tmp_path, (32, 32)).images.permute(0, 2, 3, 1).numpy()
+    small_got, large_got = FolderTextures(tmp_path, (32, 32)).images.numpy()
     for row in range(32):
         for column in range(32):
             y, x = row % 20, column % 26

@@ -24,6 +24,7 @@ from draem.errors import ConfigError, DataError, ModelFileError, TrainingError
 from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.network.losses import draem_losses
+from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
 from draem.training import trainer, validation
 from draem.training.average import MovingAverage
@@ -209,7 +210,7 @@ def test_no_image_has_two_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for level in range(10, 250, 12):
         write_image(tmp_path / "data" / f"{level:03d}.png", np.full((32, 32, 3), level, np.uint8))
     seen: dict[str, set[int]] = {"train": set(), "select": set(), "calibrate": set()}
-    load_batch, stream = validation.load_batch, Detector.stream
+    stream = Detector.stream
 
     def recording(job: str) -> Any:
         def load(*args: Any) -> Tensor:

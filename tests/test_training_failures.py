@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -235,3 +236,12 @@ def test_other_errors_of_a_step_come_through(parts: Path, tmp_path: Path, monkey
     monkeypatch.setattr(trainer, "draem_losses", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train(parts, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_gradients_can_be_clipped_in_every_precision(precision: str) -> None:
+    """Fabric refuses to unscale fp16 gradients for clipping where the optimiser does it itself: known without a GPU."""
+    recipe = Config.resolve("edge", None, {"training.precision": precision}).training
+    optimizer = trainer.make_optimizer(torch.nn.Linear(2, 2), recipe, torch.device("cuda"))
+    assert optimizer.defaults["fused"] == (precision != "fp16")
+    assert _optimizer_handles_unscaling(optimizer) == (precision != "fp16")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from draem.config import Config, NetworkConfig
 from draem.errors import DraemError, ModelFileError
+from draem.files import atomic_write
 from draem.inspection.detector import Detector
 from draem.modelfile import Header
 from draem.network.draem import Draem
@@ -104,7 +105,7 @@ def test_weights_that_are_not_numbers_do_not_accept_every_part(tmp_path: Path) -
 def test_an_imported_pair_sees_rgb_as_it_saw_bgr(
     states: tuple[State, State], pair: Pair, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    header = import_published(*pair, tmp_path / "model.safetensors", {"draem": "0"})
+    header = import_published(*pair, tmp_path / "model.safetensors")
     network, again = load_model(tmp_path / "model.safetensors")
     assert again == header
     assert header.origin == "imported from bottle.pckl and bottle_seg.pckl"
@@ -245,20 +246,29 @@ def test_damaged_pickles_are_refused_or_read(states: tuple[State, State], pair: 
     assert refused >= 20, "every cut file at the least"
 
 
-@pytest.mark.parametrize("out", [".", "folder", "bottle.pckl/model.safetensors"])
-def test_places_that_cannot_be_written(pair: Pair, out: str) -> None:
-    (pair[0].parent / "folder").mkdir()
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        (".", "ends in .safetensors"),
+        ("folder.safetensors", "exists already"),
+        ("bottle.pckl/model.safetensors", "cannot be written"),
+    ],
+)
+def test_places_that_cannot_be_written(pair: Pair, out: str, said: str) -> None:
+    (pair[0].parent / "folder.safetensors").mkdir()
     place = Path(out) if out == "." else pair[0].parent / out
     before = pair[0].read_bytes()
-    with pytest.raises(DraemError, match="cannot be written"):
-        import_published(*pair, place, {})
+    with pytest.raises(DraemError, match=said):
+        import_published(*pair, place)
     assert pair[0].read_bytes() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_device_is_not_replaced_by_a_file(pair: Pair, tmp_path: Path) -> None:
-    fifo = tmp_path / "pipe"
+    fifo = tmp_path / "pipe.safetensors"
     os.mkfifo(fifo)
     with pytest.raises(DraemError, match="device"):
-        import_published(*pair, fifo, {})
+        atomic_write(fifo, b"model")
+    with pytest.raises(DraemError, match="exists already"):
+        import_published(*pair, fifo)
     assert fifo.is_fifo()

@@ -7,6 +7,7 @@ fine, 1 a person's mistake (one line), 2 usage.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def simulate(
     resolved = Config.resolve(preset, config, _settings(settings), default="fast")
     with _needs("train"):
         from draem.preview import write_preview
-    write_preview(data, out, resolved, count, seed)
+    for problem in write_preview(data, out, resolved, count, seed):
+        _message(f"left out: {problem}")
     typer.echo(f"picture: {out}")
 
 
@@ -107,18 +109,21 @@ def evaluate(
     model: Model,
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
+    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec.")] = "auto",
     device: DeviceName = "auto",
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
     """Metrics on labelled test images: overall, by category, by defect type."""
+    from draem.config import Config
     from draem.evaluation.evaluate import evaluate as score
     from draem.tables import counted, metrics_table, show
 
     _refuse_file(out)
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     detector = _load(model, device)
     with counted("evaluate") as progress:
-        evaluation = score(detector, data, batch_size=batch_size, progress=progress)
+        evaluation = score(detector, data, layout=known, batch_size=batch_size, progress=progress)
     for problem in evaluation.unreadable:
         _message(f"left out: {problem}")
     evaluation.save(out)
@@ -165,8 +170,7 @@ def import_weights(
     """Turn a pair of the published weights into a model file; BGR becomes RGB."""
     with _needs("train"):
         from draem.network.weights import import_published
-        from draem.training.run import package_versions
-    header = import_published(reconstructive, discriminative, out, package_versions())
+    header = import_published(reconstructive, discriminative, out)
     network = header.config.network
     typer.echo(f"model: {out} ({network.reconstructive_width}/{network.discriminative_width}, no threshold yet)")
 
@@ -195,6 +199,10 @@ def _root(
 
 def main() -> None:
     """Run the command line; a person's mistake is one line on stderr and exit code 1."""
+    log = logging.getLogger("draem")
+    if not log.handlers:
+        log.addHandler(_Messages())
+        log.setLevel(logging.INFO)
     try:
         app()
     except DraemError as error:
@@ -211,6 +219,14 @@ def main() -> None:
         place = f"{str(error.filename)[:200]}: " if error.filename else ""
         _message(f"draem: {place}{error.strerror or error}")
         sys.exit(1)
+
+
+class _Messages(logging.Handler):
+    """Shows what the package logs as messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _first_process():
+            _message(record.getMessage())
 
 
 def _first_process() -> bool:
@@ -242,7 +258,7 @@ def _load(model: Path, device: str) -> Any:
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
-    from draem.config import parse_setting
+    from draem.settings import parse_setting
 
     return dict(parse_setting(text) for text in given or [])
 

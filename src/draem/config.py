@@ -5,9 +5,7 @@ Every flag of the command line sets a field of these models, and the resolved co
 
 from __future__ import annotations
 
-import copy
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -17,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from draem.errors import ConfigError
 from draem.presets import PRESETS
+from draem.settings import flat, nested, read_yaml, stack
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -41,7 +40,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are checked on assignment too."""
+    """Base of every section: unknown keys are errors, values are checked and cannot be assigned to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -205,7 +204,7 @@ class TrainingConfig(Section):
     channels_last: bool = True
     """Memory layout in which CPUs and GPUs multiply fastest."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start, for a faster step on GPUs."""
+    """Compile the network with torch.compile, which takes minutes at the start."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device; `auto`: CUDA, else MPS, else CPU."""
     devices: Positive = 1
@@ -286,16 +285,16 @@ class Config(Section):
         name = layers[-1].get("preset") or preset or layers[0].get("preset") or default
         if not isinstance(name, str) or name not in PRESETS:
             raise ConfigError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
-        return parse_config({**_stack(PRESETS[name], layers), "preset": name}, where=str(file or "settings"))
+        return parse_config({**stack(PRESETS[name], layers), "preset": name}, where=str(file or "settings"))
 
     def override(self, file: Path | None = None, settings: Mapping[str, Any] | None = None) -> Config:
         """This configuration with a YAML file and settings over it; see `resolve`."""
-        merged = _stack(self.model_dump(mode="json"), _layers(file, settings))
+        merged = stack(self.model_dump(mode="json"), _layers(file, settings))
         return parse_config({**merged, "preset": self.preset}, where=str(file or "settings"))
 
     def differences(self, other: Config) -> list[str]:
         """Dotted keys whose values differ."""
-        ours, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        ours, theirs = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
         return [key for key, value in ours.items() if theirs[key] != value]
 
 
@@ -307,115 +306,14 @@ def parse_config(values: Mapping[str, Any], where: str) -> Config:
         raise ConfigError(f"{where}: {'; '.join(_explain(item) for item in error.errors()[:3])}") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: the file is missing, not YAML, or not a mapping.
-    """
-    try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a mapping of settings is expected, such as  training: {{batch_size: 4}}")
-    return values
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """``key=value`` of the command line; the value is read as YAML.
-
-    Raises:
-        ConfigError: there is no ``=``, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {text}: write key=value, such as training.batch_size=4")
-    try:
-        return key, _parse_yaml(value)
-    except ValueError:
-        raise ConfigError(f"--set {text}: {value!r} is not a value") from None
-
-
-class _NumberLoader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-
-
-_NumberLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str) -> Any:
-    """What the text holds; ValueError where it is not YAML."""
-    try:
-        return yaml.load(text, Loader=_NumberLoader)
-    except (yaml.YAMLError, AttributeError, LookupError, RecursionError) as error:
-        # PyYAML lets a wrong date, number, tag or nesting escape as what Python made of it.
-        raise ValueError(str(error)) from None
-
-
 def _layers(file: Path | None, settings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     layers = {str(file): read_yaml(file)} if file else {}
-    layers["settings"] = _nested(settings or {})
+    layers["settings"] = nested(settings or {})
     for where, layer in layers.items():
         for key in Config.model_fields.keys() - {"preset"}:
             if not isinstance(layer.get(key, {}), dict):
                 raise ConfigError(f"{where}: {key}: a section of settings is expected, not {str(layer[key])[:60]!r}")
     return list(layers.values())
-
-
-def _stack(base: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Layers over a base, later ones on top."""
-    merged = dict(base)
-    for layer in layers:
-        _override_budget(merged, layer)
-        merged = _merge(merged, layer)
-    return merged
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` → ``{"a.b": 1}``; a rotation's settings count as one value."""
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        inner = isinstance(value, dict) and not prefix
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return flat
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 1}`` → ``{"a": {"b": 1}}``."""
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{key}: {parent} is a value, not a section")
-        place[last] = copy.deepcopy(value)
-    return nested
-
-
-def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged, values replaced."""
-    merged = dict(base)
-    for key, value in layer.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _override_budget(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """A budget in images replaces the preset's epochs, and the other way round."""
-    training = layer.get("training")
-    if isinstance(training, dict) and ("images" in training) != ("epochs" in training):
-        dropped = "epochs" if "images" in training else "images"
-        merged["training"] = {key: value for key, value in merged["training"].items() if key != dropped}
 
 
 def _explain(item: Any) -> str:

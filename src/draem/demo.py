@@ -41,13 +41,16 @@ def run_demo(out: Path, seed: int, message: Callable[[str], None]) -> DemoResult
 
     Done before in `out`, it goes on where it stopped.
     """
+    runs = {surface: out / "runs" / surface for surface in SURFACES}
+    settings = {name: {**SETTINGS, "training.images": IMAGES[name], "training.seed": seed} for name in SURFACES}
+    for surface, run in runs.items():  # before its images are written over, is it the same demo?
+        verbs.resolve_config(run, "edge", None, settings[surface], resume=run.exists())
     message(f"rendering {', '.join(SURFACES)} into {out / 'data'}")
     roots = render_demo(out / "data", seed=seed)
     evaluations, pictures = [], []
     for root in roots:
-        run = out / "runs" / root.name
-        settings = {**SETTINGS, "training.images": IMAGES[root.name], "training.seed": seed}
-        detector = verbs.train(root, run, "edge", settings=settings, resume=run.exists())
+        run = runs[root.name]
+        detector = verbs.train(root, run, "edge", settings=settings[root.name], resume=run.exists())
         evaluation = evaluate(detector, root)
         evaluation.save(run / "evaluation")
         evaluations.append(evaluation)

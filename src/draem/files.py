@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from draem.errors import DraemError
+
+_TEMPORARY = re.compile(r"[0-9a-f]{12}")
 
 
 @contextmanager
@@ -52,6 +56,14 @@ def atomic_write(path: Path, data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed writers left beside `path`; only where no other process is writing it."""
+    with suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.stem[:100])}-*{path.suffix}"):
+            if _TEMPORARY.fullmatch(left.stem.removeprefix(f".{path.stem[:100]}-")):
+                left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

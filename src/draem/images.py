@@ -1,7 +1,4 @@
-"""The package's border to image files: files of 8 or 16 bits ↔ H×W×3 uint8 RGB arrays, and their fit to the network.
-
-Pictures for people (heat map, overlay, sheet) are made in `draem.pictures` and can be had from here as well.
-"""
+"""The package's border to image files: files of 8 or 16 bits ↔ H×W×3 uint8 RGB arrays, and their fit to the network."""
 
 from __future__ import annotations
 
@@ -18,28 +15,6 @@ from numpy.typing import NDArray
 from draem.errors import DraemError, ImageError
 from draem.files import atomic_write
 from draem.imagefiles import damage, file_format, with_plain_alpha
-from draem.pictures import heat_map, overlay, sheet
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "Box",
-    "Fit",
-    "FitMode",
-    "Interpolation",
-    "decode_image",
-    "fit_image",
-    "fit_mask",
-    "heat_map",
-    "overlay",
-    "plan_fit",
-    "read_image",
-    "read_mask",
-    "sheet",
-    "unfit_box",
-    "unfit_map",
-    "write_image",
-    "write_map",
-]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of the files taken as images, in lower case."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -21,7 +23,7 @@ from draem.errors import ModelFileError
 from draem.files import atomic_write
 
 FORMAT_VERSION = 1
-_KEY = "draem"
+_KEY, _SUM = "draem", "sha256"
 _LENGTH = struct.Struct("<Q")
 _LARGEST_HEADER = 64 * 2**20
 
@@ -76,8 +78,8 @@ class Header(BaseModel):
     channels: Literal[3] = 3
     colour_order: Literal["RGB"] = "RGB"
     value_range: tuple[float, float] = (0.0, 1.0)
-    region: list[list[float]] | None = None
-    """Region of interest, a polygon in shares of width and height; none: the whole image."""
+    region: None = None
+    """Region of interest: the whole image. A file that states another one is refused, since it would not be heeded."""
     thresholds: Thresholds | None = None
     data: DataRecord | None = None
     training: TrainingRecord | None = None
@@ -88,14 +90,25 @@ class Header(BaseModel):
     """Of the weights' bytes, as they stand in the file."""
 
 
+def package_versions() -> dict[str, str]:
+    """What made a model: versions of Python and of the packages that decide its numbers."""
+    packages = ("draem", "torch", "numpy", "opencv-python-headless", "lightning-fabric")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def read_header(path: Path) -> Header:
     """The checked header of a model file; the weights stay on the disk.
 
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
-    metadata, _ = _read_index(path)
-    return _parse_header(path, metadata)
+    with _open(path) as file:
+        metadata, index, _ = _index_in(file, path)
+    return _parse_header(path, metadata, index)
 
 
 def read_model(path: Path) -> tuple[Header, bytes]:
@@ -104,8 +117,8 @@ def read_model(path: Path) -> tuple[Header, bytes]:
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
-    metadata, start, content = _read_whole(path)
-    header = _parse_header(path, metadata)
+    metadata, index, start, content = _read_whole(path)
+    header = _parse_header(path, metadata, index)
     if hashlib.sha256(memoryview(content)[start:]).hexdigest() != header.sha256:
         raise ModelFileError(f"{path}: the weights do not match their checksum; copy the file again")
     return header, content
@@ -124,7 +137,8 @@ def write_model(path: Path, header: Header, tensors: bytes) -> Header:
     """
     index, data = _split(tensors)
     sealed = header.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
-    atomic_write(path, _join(index, {_KEY: sealed.model_dump_json()}, data))
+    text = sealed.model_dump_json()
+    atomic_write(path, _join(index, {_KEY: text, _SUM: _sum(index, text)}, data))
     return sealed
 
 
@@ -132,7 +146,7 @@ def write_record(path: Path, record: Mapping[str, Any], tensors: bytes) -> None:
     """Write safetensors with a JSON record in its metadata, beside and renamed: the form of a checkpoint."""
     index, data = _split(tensors)
     text = json.dumps(dict(record), allow_nan=False)
-    atomic_write(path, _join(index, {"record": text, "sha256": _sum_of_all(index, text, data)}, data))
+    atomic_write(path, _join(index, {"record": text, _SUM: _sum(index, text, data)}, data))
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -141,10 +155,9 @@ def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
     Raises:
         ModelFileError: the file is damaged or of another kind.
     """
-    metadata, _, content = _read_whole(path)
-    index, data = _split(content)
+    metadata, index, start, content = _read_whole(path)
     text = metadata.get("record", "")
-    if _sum_of_all(index, text, data) != metadata.get("sha256"):
+    if _sum(index, text, memoryview(content)[start:]) != metadata.get(_SUM):
         raise ModelFileError(f"{path}: damaged: its record and tensors do not match their checksum")
     try:
         record = json.loads(text)
@@ -155,15 +168,18 @@ def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
     return record, content
 
 
-def _sum_of_all(index: Mapping[str, Any], text: str, data: memoryview) -> str:
-    """SHA-256 of a record and its tensors, their names and types among them: nobody edits these in place."""
+def _sum(index: Mapping[str, Any], text: str, data: memoryview | bytes = b"") -> str:
+    """SHA-256 of the tensors' names and types, of a text, and of the tensors.
+
+    A model's sum leaves the tensors out: they have their own in the header, which can then be read and changed alone.
+    """
     digest = hashlib.sha256(json.dumps(dict(index), sort_keys=True).encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
     digest.update(data)
     return digest.hexdigest()
 
 
-def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
+def _parse_header(path: Path, metadata: Mapping[str, str], index: Mapping[str, Any]) -> Header:
     if _KEY not in metadata:
         raise ModelFileError(
             f"{path}: safetensors, but not a draem model (no header); the published weights come in by import-weights"
@@ -177,6 +193,8 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         raise ModelFileError(
             f"{path}: header version {str(version)[:20]}, this draem reads up to {FORMAT_VERSION}; update draem"
         )
+    if _sum(index, metadata[_KEY]) != metadata.get(_SUM):
+        raise ModelFileError(f"{path}: its header does not match its checksum; copy the file again")
     try:
         # From the text once more: pydantic's reader refuses what is JSON to Python but not Unicode.
         return Header.model_validate_json(metadata[_KEY])
@@ -186,18 +204,12 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         raise ModelFileError(f"{path}: its header is wrong at {place[:80]!r} ({first['msg']})") from None
 
 
-def _read_index(path: Path) -> tuple[dict[str, str], int]:
-    """The metadata of a safetensors file, and where its data start."""
+def _read_whole(path: Path) -> tuple[dict[str, str], dict[str, Any], int, bytes]:
+    """Metadata, table, where the data start, and all bytes: of one open file, since another may take its place."""
     with _open(path) as file:
-        return _index_in(file, path)
-
-
-def _read_whole(path: Path) -> tuple[dict[str, str], int, bytes]:
-    """The metadata, where the data start, and all bytes: of one open file, since another may take its place."""
-    with _open(path) as file:
-        metadata, start = _index_in(file, path)
+        metadata, index, start = _index_in(file, path)
         file.seek(0)
-        return metadata, start, file.read()
+        return metadata, index, start, file.read()
 
 
 @contextmanager
@@ -209,8 +221,8 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         raise ModelFileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
-    """The metadata and where the data start; sizes are checked against the file's."""
+def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
+    """The metadata, the table and where the data start; sizes are checked against the file's."""
     size = os.fstat(file.fileno()).st_size
     head = file.read(_LENGTH.size)
     length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
@@ -228,7 +240,7 @@ def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
         raise ModelFileError(f"{path}: its table of tensors is damaged") from None
     if start + end != size:
         raise ModelFileError(f"{path}: {size} bytes, {start + end} expected: cut short or damaged; copy it again")
-    return metadata, start
+    return metadata, index, start
 
 
 def _parse_index(path: Path, raw: bytes) -> dict[str, Any]:

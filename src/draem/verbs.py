@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from draem.config import Config, read_yaml
+from draem.config import Config
 from draem.errors import ConfigError, MissingExtraError
 from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
+from draem.settings import read_yaml
 
+_log = logging.getLogger(__name__)
 _MAY_CHANGE = {"checkpoint_every", "log_every"}
 
 
@@ -70,7 +73,7 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
     if not (resume and stored.exists()):
         return Config.resolve(preset, file, settings, default=default_preset())
     before = Config.resolve("", stored)
-    named = preset or (read_yaml(file).get("preset", "") if file else "")
+    named = settings.get("preset") or preset or (read_yaml(file).get("preset", "") if file else "")
     if named and named != before.preset:
         raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")
     wanted = before.override(file, settings)
@@ -83,7 +86,10 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
 
 
 def default_preset() -> str:
-    """`standard` where there is an accelerator, else `fast`."""
+    """`standard` where there is an accelerator, else `fast`; the log says so."""
     import torch
 
-    return "standard" if torch.cuda.is_available() or torch.backends.mps.is_available() else "fast"
+    there = torch.cuda.is_available() or torch.backends.mps.is_available()
+    preset, why = ("standard", "an accelerator") if there else ("fast", "no accelerator")
+    _log.info("no --preset: %s, as there is %s", preset, why)
+    return preset

@@ -100,13 +100,23 @@ class ImageBank:
         self.close()
 
 
-def load_mask(path: Path, config: DataConfig) -> NDArray[np.bool_]:
-    """Read an anomaly mask and fit it to the network's input as its image is: H×W bool at `config.size`.
+def load_mask(path: Path, image_size: tuple[int, int], config: DataConfig) -> NDArray[np.bool_]:
+    """Read the anomaly mask of an image of `image_size` (height, width): H×W bool at `config.size`.
+
+    It is averaged over each pixel's area, whatever the image's interpolation. A mask of another resolution than its
+    image is fine; one of another shape cannot belong to it.
 
     Raises:
-        ImageError: the mask cannot be read.
+        ImageError: the mask cannot be read, or its aspect ratio is not the image's, to a pixel's rounding.
     """
-    return fit_mask(read_mask(path), config.size, config.fit)
+    mask = read_mask(path)
+    height, width = mask.shape
+    expected = height * image_size[1] / image_size[0]
+    if abs(expected - width) > max(1.0, image_size[1] / image_size[0]):
+        raise ImageError(
+            f"{path}: a mask of {height}×{width} pixels does not fit its image of {image_size[0]}×{image_size[1]}"
+        )
+    return fit_mask(mask, config.size, config.fit)
 
 
 def _decode_all(

@@ -229,7 +229,8 @@ def _unclear(root: Path) -> NoReturn:
         found.append(f"{here['']} images beside them")
     raise DataError(
         f"{root}: unclear which images are good: found {_listed(found) or 'nothing'}; {_UNDERSTOOD}. Give the folder "
-        "that holds good images only, or set data.layout to folder to take every image as good"
+        "that holds good images only, or take every image as good (train: --set data.layout=folder, evaluate: "
+        "--layout folder)"
     )
 
 

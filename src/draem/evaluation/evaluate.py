@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.data.bank import load_mask
-from draem.data.layouts import Dataset, Sample, read_layout
+from draem.data.layouts import Dataset, Layout, Sample, read_layout
 from draem.errors import DataError, ImageError
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
 from draem.files import atomic_write
@@ -86,6 +86,7 @@ def evaluate(
     detector: Detector,
     data: str | Path,
     *,
+    layout: Layout | Literal["auto"] = "auto",
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -94,6 +95,7 @@ def evaluate(
     Args:
         detector: the detector.
         data: a data set whose layout is understood.
+        layout: how the data set lies in its folders; found by itself unless told.
         batch_size: images in one run of the network.
         progress: called with the images done and their number.
 
@@ -101,7 +103,7 @@ def evaluate(
         DataError: there are no test images, or none of them can be read.
     """
     config = detector.header.config.data
-    dataset = read_layout(Path(data), "auto")
+    dataset = read_layout(Path(data), layout)
     samples = _samples(dataset)
     by_path = {sample.path: sample for sample in samples}
     accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
@@ -111,7 +113,7 @@ def evaluate(
     found = detector.stream(list(by_path), batch_size, on_unreadable=lambda source, error: left_out.append(str(error)))
     for prediction in found:
         sample = by_path[prediction.path or Path()]
-        mask, problem = _read_mask(sample, config)
+        mask, problem = _read_mask(sample, prediction, config)
         masks_unread += [problem] if problem else []
         # A letterbox's padding is no part of the image: as pixels that are always right it would flatter the metrics.
         height, width = prediction.image.shape[:2]
@@ -149,12 +151,13 @@ def _samples(dataset: Dataset) -> tuple[Sample, ...]:
     raise DataError(f"{dataset.root}: has no test images to evaluate on (test/good, test/<defect>)")
 
 
-def _read_mask(sample: Sample, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
+def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
     """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter."""
     if sample.mask is None:
         return None, ""
     try:
-        return load_mask(sample.mask, config), ""
+        height, width = prediction.image.shape[:2]
+        return load_mask(sample.mask, (height, width), config), ""
     except ImageError as error:
         return None, str(error)
 

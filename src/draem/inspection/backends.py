@@ -6,9 +6,8 @@ B×3×H×W float32. It may be called from several threads, and raises MemoryLimi
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +33,14 @@ class Backend(Protocol):
 
 
 class TorchBackend:
-    """Runs a network in torch, in float32 unless `bf16` is asked for."""
+    """Runs a network in torch, in float32."""
 
     name = "torch"
 
-    def __init__(self, network: Draem, device: str = "cpu", *, bf16: bool = False) -> None:
+    def __init__(self, network: Draem, device: str = "cpu") -> None:
         import torch
 
         self._device = torch.device(device)
-        self._bf16 = bf16
         self._network = network.eval().to(self._device).channels_last()
 
     def run(self, images: Images) -> tuple[Images, Images]:
@@ -52,7 +50,7 @@ class TorchBackend:
         from draem.network.draem import anomaly_map
 
         try:
-            with torch.inference_mode(), self._precision():
+            with torch.inference_mode():
                 batch = torch.from_numpy(images).to(self._device, memory_format=torch.channels_last)
                 reconstruction, logits = self._network(batch)
                 maps = anomaly_map(logits.float())
@@ -61,11 +59,6 @@ class TorchBackend:
             if not out_of_memory(error):
                 raise
             raise MemoryLimitError(f"out of memory with {len(images)} images of {images.shape[2:]} at once") from None
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        import torch
-
-        return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def open_backend(path: Path, device: Device = "auto") -> tuple[Backend, Header]:

@@ -137,7 +137,12 @@ def _absolute(path: Path) -> Path:
 
 
 def _shared_folder(paths: Sequence[Path]) -> Path:
-    shared = paths[0].parent
-    while not all(path.is_relative_to(shared) for path in paths):
-        shared = shared.parent
-    return shared
+    """The deepest folder that holds all.
+
+    Raises:
+        DataError: there is none, as with files on two drives.
+    """
+    try:
+        return Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError:
+        raise DataError("the images lie on several drives; inspect those of each drive on their own") from None

@@ -14,14 +14,18 @@ from torch import Tensor
 
 from draem.config import Config, NetworkConfig
 from draem.errors import ModelFileError
-from draem.modelfile import Header, read_model, write_model
+from draem.modelfile import Header, package_versions, read_model, write_model
 from draem.network.draem import Draem
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: Header) -> Header:
     """Write a model's state (as of `Draem.state_dict`) with its header; returns the header as written."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    return write_model(path, header, safetensors.torch.save(tensors))
+    return write_model(path, header, to_bytes(state))
+
+
+def to_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device and layout as safetensors."""
+    return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
 
 
 def load_model(path: Path) -> tuple[Draem, Header]:
@@ -96,12 +100,16 @@ def read_published(reconstructive: Path, discriminative: Path) -> tuple[dict[str
     return state, config
 
 
-def import_published(reconstructive: Path, discriminative: Path, out: Path, versions: Mapping[str, str]) -> Header:
-    """Write the published pair as a model file (preset `official`, no threshold); see `read_published`."""
+def import_published(reconstructive: Path, discriminative: Path, out: Path) -> Header:
+    """Write the published pair as a new model file (preset `official`, no threshold); see `read_published`."""
+    if out.suffix != ".safetensors":
+        raise ModelFileError(f"{out}: a model file's name ends in .safetensors")
+    if out.exists():
+        raise ModelFileError(f"{out}: exists already; give another --out, or remove it")
     state, network = read_published(reconstructive, discriminative)
     config = Config.resolve("official").model_copy(update={"network": network})
     origin = f"imported from {reconstructive.name} and {discriminative.name}"
-    return save_model(out, state, Header(config=config, origin=origin, versions=dict(versions)))
+    return save_model(out, state, Header(config=config, origin=origin, versions=package_versions()))
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

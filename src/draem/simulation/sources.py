@@ -70,15 +70,21 @@ class FolderTextures:
             raise DataError(f"{folder}: no such folder of textures: give one in simulation.textures, or none")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         with ThreadPoolExecutor() as pool:
-            decoded = [image for image in pool.map(lambda path: _texture(path, size), paths) if image is not None]
-        if not decoded:
+            store = np.empty((len(paths), *size, 3), np.uint8)  # filled in place: a folder of textures is large
+            count = 0
+            for image in pool.map(lambda path: _texture(path, size), paths):
+                if image is not None:
+                    store[count] = image
+                    count += 1
+        if not count:
             raise DataError(f"{folder}: holds no readable texture images: put PNG, JPEG, BMP, TIFF or WebP files there")
-        self.images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()  # T×3×H×W uint8
+        self.images = torch.from_numpy(store[:count])  # T×H×W×3 uint8
 
     def draw(self, keys: Tensor, device: torch.device) -> Tensor:
         """Draw one texture for each of `keys` (int64 B on the CPU): B×3×H×W float32 RGB in [0, 1] on `device`."""
         which = integers(uniform(keys, Stream.TEXTURE, (1,))[:, 0], 0, len(self.images) - 1)
-        return to_device(self.images.index_select(0, which), device).to(torch.float32).div_(255.0)
+        drawn = to_device(self.images.index_select(0, which), device).permute(0, 3, 1, 2)
+        return drawn.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
 
 def open_source(folder: Path | None, size: tuple[int, int]) -> Source:

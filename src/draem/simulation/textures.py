@@ -139,7 +139,14 @@ def bricks(keys: Tensor, draws: Tensor, size: Size) -> Tensor:
 
 
 def pebbles(keys: Tensor, draws: Tensor, size: Size) -> Tensor:
-    """Worley noise: pebbles, cells, leather, terrazzo (S. Worley, A cellular texture basis function, 1996)."""
+    """Pebbles, cells, leather, terrazzo; made at half the size, since Worley noise costs ten times what others do."""
+    field = _worley(keys, draws, (-(-size[0] // 2), -(-size[1] // 2)))
+    return torch.nn.functional.interpolate(field[:, None], size=size, mode="bilinear")[:, 0]
+
+
+def _worley(keys: Tensor, draws: Tensor, size: Size) -> Tensor:
+    """Distance to the nearest of random points, and that point's tone (S. Worley, A cellular texture basis function,
+    1996)."""
     along, across = _plane(draws[:, 0], size)
     scale = _geometric(draws[:, 1], 5.0, 40.0)
     along, across = along * scale, across * (scale * _geometric(draws[:, 2], 0.4, 1.0))

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from draem.errors import ModelFileError
 from draem.modelfile import read_record, write_record
-from draem.network.weights import parse_tensors
+from draem.network.weights import parse_tensors, to_bytes
 
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
 
@@ -37,8 +36,7 @@ class RunState:
         for index, moments in self.optimizer.state_dict()["state"].items():
             for name, value in moments.items():
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value)
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_record(path, record, safetensors.torch.save(plain))
+        write_record(path, record, to_bytes(tensors))
 
     def load(self, path: Path) -> dict[str, Any]:
         """Take everything from `path`; returns the record.
@@ -82,8 +80,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def save_weights(path: Path, network: nn.Module, record: Mapping[str, Any]) -> None:
     """Write a network's state with a record of where it comes from."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_record(path, record, safetensors.torch.save(tensors))
+    write_record(path, record, to_bytes(network.state_dict()))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

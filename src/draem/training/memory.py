@@ -1,6 +1,9 @@
-"""Which batch fits into memory, found by trying."""
+"""Which batch fits into memory, found by trying; and memory that is kept for the next step."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
 
 import torch
 
@@ -8,6 +11,9 @@ from draem.config import Config
 from draem.inspection.backends import out_of_memory
 from draem.network.draem import STRIDE, Draem
 from draem.network.losses import draem_losses
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Options of glibc's `mallopt`."""
 
 
 def largest_batch(config: Config, device: torch.device, below: int) -> int:
@@ -39,3 +45,17 @@ def _try_step(config: Config, device: torch.device, size: int) -> None:
     losses.total.backward()  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(network.parameters())
     optimizer.step()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, instead of giving it back and faulting it in again.
+
+    A step frees gigabytes in large blocks; on two cores keeping them makes it 5 to 10 % faster
+    (`benchmarks/training_step.py`). Elsewhere, or with another allocator, nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_MMAP_MAX, 0)
+        set_option(_TRIM_THRESHOLD, 2**31 - 1)

@@ -13,11 +13,9 @@ import inspect
 import json
 import logging
 import os
-import platform
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +33,10 @@ from draem.files import atomic_write
 from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
 from draem.inspection.calibration import first_thresholds
 from draem.inspection.detector import Detector
-from draem.modelfile import DataRecord, Header, TrainingRecord
+from draem.modelfile import DataRecord, Header, TrainingRecord, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
-from draem.training.memory import largest_batch, smallest_batch
+from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
@@ -105,6 +103,7 @@ def _on_this_machine(config: Config) -> Config:
     # An untrained network's activations fade into denormal numbers, on which CPUs are a hundred times slower.
     # Set before the first parallel region, since its threads inherit it.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     resolved = recipe.model_copy(update={"accelerator": device, "precision": precision})
     return config.model_copy(update={"training": resolved})
@@ -115,7 +114,9 @@ def _native_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     if device == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        # Private names, which older versions of torch spell differently: without them, float32.
+        tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+        return any(bool(test()) for test in tests if test is not None)
     return False
 
 
@@ -290,9 +291,3 @@ def _write_model(
     else:
         log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
     return save_model(path, trained.state, header.model_copy(update={"thresholds": thresholds}))
-
-
-def package_versions() -> dict[str, str]:
-    """What made a model: versions of Python and of the packages that decide its numbers."""
-    packages = ("draem", "torch", "numpy", "opencv-python-headless", "lightning-fabric")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -16,13 +16,15 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW
+from torch.optim import Adam, AdamW, Optimizer
 
-from draem.config import Config
+from draem.config import Config, TrainingConfig
 from draem.data.bank import ImageBank
 from draem.errors import ModelFileError, TrainingError
+from draem.files import remove_unfinished
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses
+from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
@@ -32,7 +34,7 @@ from draem.training.order import image_indices
 from draem.training.progress import RunLog
 from draem.training.schedule import count_steps, learning_rate
 from draem.training.statistics import PartStatistics
-from draem.training.validation import Validation, load_batch, validate
+from draem.training.validation import Validation, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -98,7 +100,7 @@ class Trainer:
                 if time.perf_counter() - saved >= self.recipe.checkpoint_every or self.step == self.steps:
                     self._save()
                     saved = time.perf_counter()
-                if self._stops(interrupt):
+                if self.step < self.steps and self._stops(interrupt):
                     self._save()
                     self.fabric.barrier()
                     raise self._end(f"stopped at step {self.step} of {self.steps}; go on with --resume ({self.out})")
@@ -144,11 +146,7 @@ class Trainer:
         recipe = self.recipe
         if start_from is not None:
             self.network.load_state_dict(dict(start_from))
-        optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
-        fused = self.device.type in ("cpu", "cuda")
-        optimizer = optimizer_type(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
-        )
+        optimizer = make_optimizer(self.network, recipe, self.device)
         forward: Any = torch.compile(self.network) if recipe.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
         horizon = max(recipe.ema * self.steps, 1.0)
@@ -268,12 +266,14 @@ class Trainer:
             "window": self.window.tolist(),
             "best": self.best,
             "scaler": self._scaler_state(),
-            "config": self.config.model_dump(mode="json"),
         }
         self.state.save(self.out / CHECKPOINT, record)
 
     def _resume(self, resume: bool) -> None:
         path = self.out / CHECKPOINT
+        if self.fabric.is_global_zero:
+            remove_unfinished(path)
+            remove_unfinished(self.out / BEST)
         if not resume or not path.exists():
             if resume:
                 self.log.message(f"nothing to resume in {self.out}: starting from the beginning")
@@ -281,7 +281,8 @@ class Trainer:
         record = self.state.load(path)
         try:
             self.step, self.seconds = int(record["step"]), float(record["seconds"])
-            if self.fabric.is_global_zero:  # the sums are over all processes: count them once
+            # The first process's sums alone: a row that a kill cut in two lacks the others' share of its first part.
+            if self.fabric.is_global_zero:
                 self.window = torch.tensor(record["window"], device=self.device)
             self.best = dict(record["best"])
             self._load_scaler(record["scaler"])
@@ -314,3 +315,11 @@ class Trainer:
         scaler = getattr(self.fabric._precision, "scaler", None)
         if scaler is not None and state:
             scaler.load_state_dict(dict(state))
+
+
+def make_optimizer(network: nn.Module, recipe: TrainingConfig, device: torch.device) -> Optimizer:
+    """The recipe's optimiser, in its fastest form that goes with clipping."""
+    optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
+    # A fused optimiser would unscale fp16 gradients itself, after they were to be clipped.
+    fused = device.type in ("cpu", "cuda") and recipe.precision != "fp16"
+    return optimizer_type(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)

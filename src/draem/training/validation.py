@@ -16,6 +16,7 @@ from draem.inspection.scoring import image_score
 from draem.network.draem import Draem, anomaly_map
 from draem.network.losses import draem_losses
 from draem.pictures import heat_map, sheet
+from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 
@@ -81,14 +82,6 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
         [row for _, row in rows[:_PICTURED]], ["normal", "simulated", "reconstruction", "mask", "anomaly map"]
     )
     return Validation(accumulator.overall(), float(torch.stack(losses).sum()) / count, picture)
-
-
-def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
-    """Images of the bank on the device: B×3×H×W float32 in [0,1]."""
-    pixels = torch.from_numpy(bank[indices.numpy()])
-    if device.type == "cuda":
-        pixels = pixels.pin_memory()  # so that the copy does not wait for the device
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
 
 
 def _pictures(images: Tensor) -> NDArray[np.uint8]:

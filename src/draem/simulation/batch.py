@@ -1,0 +1,16 @@
+"""Images of a bank on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from draem.data.bank import ImageBank
+
+
+def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
+    """Images of the bank on the device: B×3×H×W float32 in [0,1]."""
+    pixels = torch.from_numpy(bank[indices.numpy()])
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # so that the copy does not wait for the device
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
