@@ -70,10 +70,10 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
         ConfigError: a setting is wrong, or differs from the run that is to be resumed.
     """
     stored = out / "config.yaml"
-    if not (resume and stored.exists()):
-        return Config.resolve(preset, file, settings, default=default_preset())
-    before = Config.resolve("", stored)
     named = settings.get("preset") or preset or (read_yaml(file).get("preset", "") if file else "")
+    if not (resume and stored.exists()):
+        return Config.resolve(named or default_preset(), file, settings)
+    before = Config.resolve("", stored)
     if named and named != before.preset:
         raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")
     wanted = before.override(file, settings)
