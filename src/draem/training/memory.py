@@ -50,8 +50,8 @@ def _try_step(config: Config, device: torch.device, size: int) -> None:
 def keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, instead of giving it back and faulting it in again.
 
-    A step frees gigabytes in large blocks; keeping them halves its page faults (docs/experiments.md). Elsewhere, or with
-    another allocator, nothing happens.
+    A step frees gigabytes in large blocks; keeping them saves most of its page faults (docs/experiments.md).
+    Elsewhere, or with another allocator, nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

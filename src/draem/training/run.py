@@ -191,7 +191,9 @@ def _held_out_bank(samples: Sequence[Sample], config: Config, out: Path, log: Ru
 
 
 def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank:
-    bank = ImageBank.load([sample.path for sample in samples], config.data, cache=out / "cache")
+    paths = [sample.path for sample in samples]
+    with log.counted("read images") as progress:
+        bank = ImageBank.load(paths, config.data, cache=out / "cache", progress=progress)
     for _, reason in bank.skipped:
         log.message(f"left out: {reason}")
     return bank
