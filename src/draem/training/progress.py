@@ -88,7 +88,8 @@ class RunLog:
     def counted(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A passing bar, moved by calling with what is done and how much there is."""
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=self._console, transient=True, disable=not self._active) as bar:
+        hidden = not (self._active and self._console.is_terminal)  # in a file it would leave an empty line
+        with Progress(*columns, console=self._console, transient=True, disable=hidden) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
