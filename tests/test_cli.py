@@ -345,8 +345,8 @@ def test_predicting_twice_does_not_inspect_the_pictures(run_cli: Run, tiny_model
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("info NONE", "cannot be read"),
-        ("info TREE", "cannot be read"),
+        ("info NONE", "no such file"),
+        ("info TREE", "is a folder"),
         ("info PHOTO", "not a model file"),
         ("predict NONE.safetensors PHOTO --out OUT", "no such file"),
         ("predict PHOTO PHOTO --out OUT", "import-weights"),
@@ -357,7 +357,7 @@ def test_predicting_twice_does_not_inspect_the_pictures(run_cli: Run, tiny_model
         ("predict MODEL PHOTO --out FILE/out", "FILE/out"),
         ("predict MODEL PHOTO --out OUT --device gpu", "--device gpu"),
         ("predict MODEL LONG --out OUT", "File name too long"),
-        ("predict LONG.safetensors PHOTO --out OUT", "File name too long"),
+        ("predict LONG.safetensors PHOTO --out OUT", "no such file"),
         ("predict MODEL PHOTO --out LONG", "File name too long"),
         ("evaluate NONE TREE --out OUT", "no such file"),
         ("evaluate MODEL NONE --out OUT", "no such folder"),

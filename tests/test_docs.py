@@ -109,6 +109,8 @@ def test_other_commands_exist() -> None:
             elif first == "pip":
                 extras = re.findall(r"\[(\w+)\]", command)
                 assert set(extras) <= set(project["optional-dependencies"]), command
+            elif first == "python3":
+                assert rest[:2] == ["-m", "venv"], command
             elif first == "python":
                 assert (ROOT / rest[0]).exists(), command
             else:

@@ -181,6 +181,7 @@ def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
     [
         ("good/1.png good/2.png bad/1.png", "bad/ (1 images), good/ (2 images)"),
         ("OK/1.png NG/1.png", "NG/ (1 images), OK/ (1 images)"),
+        ("good/1.png new/2.png new/3.png", "good/ (1 images), new/ (2 images)"),
         ("train/1.png test/2.png", "test/ (1 images), train/ (1 images)"),
         ("train/ok/1.png 0.png", "train/ (1 images), 1 images beside them"),
         ("1.png ground_truth/1.png", "ground_truth/ (1 images), 1 images beside them"),

@@ -129,6 +129,8 @@ def evaluate(
     evaluation.save(out)
     height, width = evaluation.input_size
     show(metrics_table([evaluation], title=f"{data}: {evaluation.count()} test images, metrics at {height}×{width}"))
+    if evaluation.metrics.image_auroc is None:
+        _message("only good or only anomalous images: nothing to tell apart, hence the dashes")
     typer.echo(f"figures: {out / 'metrics.json'}")
     if evaluation.picture is not None:
         typer.echo(f"picture: {out / 'sheet.png'}")

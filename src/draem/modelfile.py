@@ -100,12 +100,28 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def refuse_no_file(path: Path) -> None:
+    """Say what a person may have meant who names something that is no file.
+
+    Raises:
+        ModelFileError: there is no such file, or it is a folder.
+    """
+    there = os.path.exists(path)  # noqa: PTH110 (Path's own raises for names too long)
+    if there and path.is_dir():
+        raise ModelFileError(f"{path}: is a folder; a run's model is {path / 'model.safetensors'}")
+    if not there and os.path.exists(path.parent / "checkpoint.safetensors"):  # noqa: PTH110
+        raise ModelFileError(f"{path}: no such file: the run in {path.parent} is not finished; train with --resume")
+    if not there:
+        raise ModelFileError(f"{path}: no such file; training writes RUN/model.safetensors")
+
+
 def read_header(path: Path) -> Header:
     """The checked header of a model file; the weights stay on the disk.
 
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
+    refuse_no_file(path)
     with _open(path) as file:
         metadata, index, _ = _index_in(file, path)
     return _parse_header(path, metadata, index)

@@ -26,6 +26,7 @@ Layout = Literal["folder", "mvtec"]
 _MASK_ENDINGS = ("_mask", "", "_gt", "_label", "_seg", "-mask", "_ground_truth", "_groundtruth")
 """What stands between an image's stem and its mask's suffix, the likeliest first."""
 
+_GOOD = frozenset({"good", "normal", "ok"})
 _NOT_GOOD = frozenset(
     {"abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "damaged", "defect", "defective", "defects"}
     | {"faulty", "ground_truth", "labels", "mask", "masks", "ng", "nok", "not_good", "not_ok", "reject", "rejected"}
@@ -157,7 +158,9 @@ def _count(images: int, share: float) -> int:
 def _found_layout(root: Path) -> Layout:
     if _is_mvtec(root):
         return "mvtec"
-    if (root / "train").is_dir() or any(name.lower() in _NOT_GOOD for name in _folders(root)):
+    names = {name.lower() for name in _folders(root)}
+    # A folder named good beside others says that the others are not.
+    if "train" in names or names & _NOT_GOOD or (names & _GOOD and len(names) > 1):
         _unclear(root)
     return "folder"
 

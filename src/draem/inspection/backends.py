@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.errors import ConfigError, MemoryLimitError, MissingExtraError, ModelFileError
-from draem.modelfile import Header
+from draem.modelfile import Header, refuse_no_file
 
 if TYPE_CHECKING:
     from draem.network.draem import Draem
@@ -69,8 +69,7 @@ def open_backend(path: Path, device: Device = "auto") -> tuple[Backend, Header]:
         MissingExtraError: its runtime is not installed.
         ConfigError: there is no such device.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file; training writes RUN/model.safetensors")
+    refuse_no_file(path)
     if path.suffix != ".safetensors":
         raise ModelFileError(f"{path}: a draem model ends in .safetensors; published weights come in by import-weights")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -14,8 +15,9 @@ class Interrupt:
     Outside the main thread, where Python allows no handlers, it never becomes true.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.requested = False
+        self._say = say
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -32,6 +34,7 @@ class Interrupt:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
+        self._say("stopping after this step; once more stops at once")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

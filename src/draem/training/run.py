@@ -82,7 +82,9 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) ->
 
 def _refuse_overwriting(out: Path, resume: bool) -> None:
     if not resume and any((out / name).exists() for name in (MODEL, CHECKPOINT)):
-        raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
+        raise TrainingError(
+            f"{out}: holds a run already; add --resume (resume=True) to go on with it, or give another --out"
+        )
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out}: is a file; --out is a folder")
 
@@ -162,10 +164,14 @@ def _split(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
         names, began_with = {job: [str(name) for name in record[job]] for job in _JOBS}, record["fingerprint"]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{out / SPLIT}: damaged; start a new run in another --out") from None
-    try:
-        jobs = {job: tuple(by_name[name] for name in names[job]) for job in _JOBS}
-    except KeyError as error:
-        raise DataError(f"{dataset.root}: {error.args[0]} is gone, which the run in {out} uses; put it back") from None
+    wanted = [name for job in _JOBS for name in names[job]]
+    gone = [name for name in wanted if name not in by_name]
+    if gone:
+        raise DataError(
+            f"{dataset.root}: {gone[0]} is gone, {len(gone)} of the {len(wanted)} images that the run in {out} began "
+            "with; resume with its folder as it was"
+        )
+    jobs = {job: tuple(by_name[name] for name in names[job]) for job in _JOBS}
     if fingerprint([sample for job in _JOBS for sample in jobs[job]]) != began_with:
         raise DataError(f"{dataset.root}: not the images that the run in {out} began with; resume with those")
     return Split(**jobs)
@@ -289,7 +295,9 @@ def _write_model(
     scores = [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]
     thresholds = first_thresholds(scores, header.config.score)
     if thresholds is None:
-        log.message("no threshold: no good images were held out for it (data.calibrate_share)")
+        few = header.config.data.calibrate_share > 0 and not split.calibrate
+        why = "too few good images to hold any out for it, 5 are needed" if few else "no good image was held out for it"
+        log.message(f"no threshold: {why}")
     else:
         log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
     return save_model(path, trained.state, header.model_copy(update={"thresholds": thresholds}))

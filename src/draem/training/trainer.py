@@ -92,7 +92,7 @@ class Trainer:
         self.log.start(self.step, self.step * self.images_per_step, self.steps * self.images_per_step)
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         self._logged = (time.perf_counter(), self.step)
-        with Interrupt() as interrupt:
+        with Interrupt(self.log.message) as interrupt:
             while self.step < self.steps:
                 rate = self._one_step()
                 self.seconds = time.perf_counter() - started
