@@ -117,7 +117,7 @@ def _matched(source: Tensor, normal: Tensor) -> Tensor:
     """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
     some = normal[:, :, ::2, ::2]
     chroma = (some.amax(1) - some.amin(1)).amax((1, 2))
-    luma = (source * source.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+    luma = (source.new_tensor(_LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
     return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
 
 
