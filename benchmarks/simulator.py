@@ -19,6 +19,7 @@ from record import write_result
 from draem.config import SimulationConfig
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.simulator import Simulator
+from draem.training.memory import keep_freed_memory
 
 SIZE = (256, 256)
 WARM_UP = 3
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the trainer does
     default = SimulationConfig().clean_share
     cases = [("cpu", batch_size, share) for share in (0.0, default) for batch_size in (8, 32)]
     if torch.cuda.is_available():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,14 @@ from tiny import write_tiny_model
 
 # Workers run side by side, a core each: more threads would wait for one another.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torch_as_it_was() -> Iterator[None]:
+    """A run sets threads and the handling of denormal numbers for its process."""
+    yield
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -8,20 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from draem import verbs
-from draem.images import write_image
 from draem.modelfile import read_record
 from draem.training.trainer import CHECKPOINT
+from tiny import write_noise
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the launcher starts scripts as POSIX does")
 
@@ -42,22 +40,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    for index in range(12):
-        pixels = np.random.default_rng(index).integers(60, 200, (32, 32, 3), dtype=np.uint8)
-        write_image(folder / f"{index:02d}.png", pixels)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("parts"), 12)
 
 
 def command(parts: Path, out: Path, *flags: str) -> list[str]:

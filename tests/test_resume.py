@@ -29,6 +29,7 @@ from draem.modelfile import read_header, read_record, write_record
 from draem.training import trainer
 from draem.training.trainer import BEST, CHECKPOINT, Trainer
 from draem.training.validation import Validation
+from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
@@ -48,26 +49,9 @@ LONG = 240
 """Images of a run that lasts some seconds: long enough to be killed in its middle."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("parts"), 12)
-
-
-def noise(folder: Path, count: int) -> Path:
-    for index in range(count):
-        pixels = np.random.default_rng(index).integers(60, 200, (32, 32, 3), dtype=np.uint8)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_image(folder / f"{index:02d}.png", pixels)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("parts"), 12)
 
 
 def train(data: Path, out: Path, settings: dict[str, Any] | None = None, **options: Any) -> None:
@@ -344,7 +328,7 @@ def test_how_a_run_reports_may_change(parts: Path, broken: Path, unbroken: Path,
 def test_other_images_are_refused(parts: Path, broken: Path, tmp_path: Path) -> None:
     """A name that is gone is named; the same names with other content are no less another data set."""
     out = copy_of(broken, tmp_path / "run")
-    data = noise(tmp_path / "data", 12)
+    data = write_noise(tmp_path / "data", 12)
     write_image(data / "05.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(DataError, match=r"not the images that the run in .* began with"):
         train(data, out, resume=True)
@@ -356,7 +340,7 @@ def test_other_images_are_refused(parts: Path, broken: Path, tmp_path: Path) -> 
 def test_more_images_do_not_change_the_run(broken: Path, unbroken: Path, tmp_path: Path) -> None:
     """The jobs are recorded by name; who was not there at the start has none."""
     out = copy_of(broken, tmp_path / "run")
-    train(noise(tmp_path / "data", 20), out, {"training.checkpoint_every": 0}, resume=True)
+    train(write_noise(tmp_path / "data", 20), out, {"training.checkpoint_every": 0}, resume=True)
     assert_equal_runs(out, unbroken)
 
 

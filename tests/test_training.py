@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from draem.training import trainer, validation
 from draem.training.average import MovingAverage
 from draem.training.order import image_indices
 from draem.training.progress import COLUMNS
+from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
@@ -45,23 +45,6 @@ SETTINGS: dict[str, Any] = {
     "training.threads": 1,
     "score.filter_size": 3,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-def noise(folder: Path, count: int, seed: int = 0) -> Path:
-    for index in range(count):
-        pixels = np.random.default_rng([seed, index]).integers(60, 200, (32, 32, 3), dtype=np.uint8)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_image(folder / f"{index:02d}.png", pixels)
-    return folder
 
 
 def train(data: Path, out: Path, **options: Any) -> Detector:
@@ -86,7 +69,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("parts"), 12)
+    return write_noise(tmp_path_factory.mktemp("parts"), 12)
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +248,9 @@ def test_a_batch_has_the_same_samples_however_it_is_cut(
 
 
 def test_test_images_play_no_part(tmp_path: Path) -> None:
-    noise(tmp_path / "data/train/good", 10)
-    noise(tmp_path / "data/test/good", 3, seed=1)
-    noise(tmp_path / "data/test/hole", 3, seed=2)
+    write_noise(tmp_path / "data/train/good", 10)
+    write_noise(tmp_path / "data/test/good", 3, seed=1)
+    write_noise(tmp_path / "data/test/hole", 3, seed=2)
     first = train(tmp_path / "data", tmp_path / "first")
     for path in (tmp_path / "data/test").rglob("*.png"):
         path.unlink() if path.stem == "01" else path.write_bytes(b"damaged")
@@ -280,7 +263,7 @@ def test_test_images_play_no_part(tmp_path: Path) -> None:
 
 def damaged(folder: Path, jobs: tuple[str, ...]) -> tuple[Path, list[Path]]:
     """Twelve images, one of each job damaged."""
-    split = split_good(read_layout(noise(folder, 12)).train_good, 0.1, 0.1, seed=0)
+    split = split_good(read_layout(write_noise(folder, 12)).train_good, 0.1, 0.1, seed=0)
     paths = [getattr(split, job)[0].path for job in jobs]
     for path in paths:
         path.write_bytes(path.read_bytes()[:100])
@@ -310,7 +293,7 @@ def test_damaged_images_stop_a_run_that_says_so(tmp_path: Path, job: str, monkey
 
 
 def test_a_folder_without_good_images(tmp_path: Path) -> None:
-    noise(tmp_path / "data/test/hole", 2)
+    write_noise(tmp_path / "data/test/hole", 2)
     with pytest.raises(DataError, match="no good images to train on"):
         train(tmp_path / "data", tmp_path / "run")
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins.precision.amp import _optimizer_handles_unscaling
@@ -19,11 +17,11 @@ from torch import Tensor
 from draem import verbs
 from draem.config import Config
 from draem.errors import ConfigError, MemoryLimitError, TrainingError
-from draem.images import write_image
 from draem.modelfile import read_record
 from draem.network.losses import Losses, draem_losses
 from draem.training import memory, run, trainer
 from draem.training.trainer import CHECKPOINT
+from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
@@ -40,22 +38,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    for index in range(12):
-        pixels = np.random.default_rng(index).integers(60, 200, (32, 32, 3), dtype=np.uint8)
-        write_image(folder / f"{index:02d}.png", pixels)
-    return folder
+    return write_noise(tmp_path_factory.mktemp("parts"), 12)
 
 
 def train(data: Path, out: Path, settings: dict[str, Any] | None = None, *, resume: bool = False) -> None:

@@ -1,13 +1,15 @@
-"""A small network with lively weights, and its model file: what tests inspect with."""
+"""A small network with lively weights and its model file; small images of noise: what tests inspect and train with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from draem.config import Config
+from draem.images import write_image
 from draem.modelfile import Header, Thresholds
 from draem.network.draem import Draem
 from draem.network.weights import save_model
@@ -49,3 +51,11 @@ def write_tiny_model(path: Path, thresholds: Thresholds | None = None, **setting
     lively_(network)
     save_model(path, network.state_dict(), Header(config=config, thresholds=thresholds))
     return path
+
+
+def write_noise(folder: Path, count: int, seed: int = 0) -> Path:
+    """Seeded images of noise, 32×32 pixels, to train on where it does not matter what is seen; returns the folder."""
+    for index in range(count):
+        pixels = np.random.default_rng([seed, index]).integers(60, 200, (32, 32, 3), dtype=np.uint8)
+        write_image(folder / f"{index:02d}.png", pixels)
+    return folder

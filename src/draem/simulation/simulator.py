@@ -57,7 +57,6 @@ class Simulator:
         self.source = open_source(config.textures, size)
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize
-        _keep_freed_memory()
 
     def __call__(self, images: Tensor, keys: Tensor) -> Simulated:
         """Simulate: images B×3×H×W float32 in [0, 1] on the device, keys int64 B on the CPU (`draws.sample_keys`).
@@ -102,15 +101,6 @@ class Simulator:
         low, high = config.beta
         opacity = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
         return torch.lerp(normal, source, mask * (1.0 - opacity)), mask, source
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc reuse the memory of a batch's passing tensors instead of returning and re-faulting it: twice as fast.
-
-    Its allocator sets both of its thresholds by the largest mapped block, up to 32 MiB, that was ever freed.
-    """
-    block = torch.empty(31 << 20, dtype=torch.uint8)
-    del block
 
 
 def _matched(source: Tensor, normal: Tensor) -> Tensor:

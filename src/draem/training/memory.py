@@ -50,7 +50,8 @@ def _try_step(config: Config, device: torch.device, size: int) -> None:
 def keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, instead of giving it back and faulting it in again.
 
-    A step frees gigabytes in large blocks; keeping them saves most of its page faults (docs/experiments.md).
+    A step frees gigabytes in large blocks; keeping them saves most of its page faults (docs/experiments.md). It holds
+    for the whole process, which keeps the memory of its largest step until it ends.
     Elsewhere, or with another allocator, nothing happens.
     """
     if not sys.platform.startswith("linux"):
