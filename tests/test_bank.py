@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from draem.config import DataConfig
-from draem.data.bank import ImageBank, load_mask
+from draem.data.bank import ImageBank
+from draem.data.truth import Truth, load_truth
 from draem.errors import DataError, ImageError
 from draem.images import FitMode, Interpolation, fit_image, fit_mask, read_image, write_image
 
@@ -148,6 +149,6 @@ def test_mask_is_fitted_as_its_image(fit: FitMode, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "mask.png"), mask.astype(np.uint8) * 255)
     write_image(tmp_path / "image.png", np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
     config = DataConfig(size=(48, 64), fit=fit)
-    fitted = load_mask(tmp_path / "mask.png", mask.shape, config)
+    fitted = load_truth(Truth((tmp_path / "mask.png",)), mask.shape, config)
     np.testing.assert_array_equal(fitted, fit_mask(mask, (48, 64), config.fit))
     np.testing.assert_array_equal(fitted, ImageBank.load([tmp_path / "image.png"], config)[0][0, ..., 0] >= 128)

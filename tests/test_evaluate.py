@@ -16,8 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import draem
 from draem.config import Config
-from draem.data.bank import load_mask
 from draem.data.layouts import read_layout
+from draem.data.truth import load_truth
 from draem.errors import DataError, DraemError
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.evaluation.metrics import METRIC_KEYS, quantise
@@ -48,7 +48,7 @@ def _direct(detector: Detector, root: Path) -> dict[str, float]:
     for sample in read_layout(root).test:
         found = detector.predict(sample.path)
         image = read_image(sample.path)
-        mask = load_mask(sample.mask, image.shape[:2], config) if sample.mask else np.zeros(config.size, bool)
+        mask = load_truth(sample.truth, image.shape[:2], config) if sample.truth else np.zeros(config.size, bool)
         window = plan_fit((image.shape[0], image.shape[1]), config.size, config.fit).window
         scores.append(found.score)
         labels.append(sample.label == "anomalous")
@@ -126,7 +126,7 @@ def test_a_letterboxs_padding_is_not_counted(tmp_path: Path, woven_tree: Path) -
 def test_a_perfect_detector_is_perfect(woven_tree: Path, tmp_path: Path) -> None:
     config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1})
     masks = [
-        np.zeros((64, 64), bool) if sample.mask is None else load_mask(sample.mask, (64, 64), config.data)
+        np.zeros((64, 64), bool) if sample.truth is None else load_truth(sample.truth, (64, 64), config.data)
         for sample in read_layout(woven_tree).test
     ]
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 import pytest
 
-from draem.data.layouts import Sample, fingerprint, read_layout, split_good
+from draem.data.layouts import read_layout
+from draem.data.samples import Sample, fingerprint, split_good
+from draem.data.truth import Truth
 from draem.errors import DataError
 
 Layout = Literal["auto", "folder", "mvtec"]
@@ -48,7 +50,7 @@ def _samples(names: list[str]) -> list[Sample]:
 def test_plain_folder_is_all_good_to_any_depth(tmp_path: Path) -> None:
     root = _tree(tmp_path / "screws", "b.PNG a.jpg day2/c.jpeg day2/late/d.tiff 10.webp 9.bmp")
     data = read_layout(root)
-    assert (data.layout, data.category, data.root) == ("folder", "screws", root)
+    assert (data.layout, data.name, data.root) == ("folder", "screws", root)
     assert [sample.name for sample in data.samples] == [
         "10.webp",
         "9.bmp",
@@ -59,7 +61,7 @@ def test_plain_folder_is_all_good_to_any_depth(tmp_path: Path) -> None:
     ]
     assert data.train_good == data.samples
     assert data.test == ()
-    assert {(sample.split, sample.label, sample.defect, sample.mask) for sample in data.samples} == {
+    assert {(sample.split, sample.label, sample.defect, sample.truth) for sample in data.samples} == {
         ("train", "good", "good", None)
     }
     assert all(sample.path == root / sample.name and sample.category == "screws" for sample in data.samples)
@@ -74,7 +76,7 @@ def test_mvtec(tmp_path: Path) -> None:
     root = _tree(tmp_path / "bottle", MVTEC + " readme.txt license.txt ground_truth/crack/._000_mask.png")
     data = read_layout(root)
     truth = root / "ground_truth"
-    rows = [(s.name, s.split, s.label, s.defect, s.mask) for s in data.samples]
+    rows = [(s.name, s.split, s.label, s.defect, s.truth and s.truth.files[0]) for s in data.samples]
     assert rows == [
         ("test/crack/000.png", "test", "anomalous", "crack", truth / "crack/000_mask.png"),
         ("test/crack/001.png", "test", "anomalous", "crack", truth / "crack/001_mask.png"),
@@ -83,7 +85,7 @@ def test_mvtec(tmp_path: Path) -> None:
         ("train/good/000.png", "train", "good", "good", None),
         ("train/good/001.png", "train", "good", "good", None),
     ]
-    assert (data.layout, data.category) == ("mvtec", "bottle")
+    assert (data.layout, data.name) == ("mvtec", "bottle")
     assert [sample.name for sample in data.train_good] == ["train/good/000.png", "train/good/001.png"]
     assert len(data.test) == 4
     assert read_layout(root, "mvtec") == data
@@ -106,14 +108,15 @@ def test_mvtec(tmp_path: Path) -> None:
 def test_masks_by_stem(masks: str, expected: str | None, tmp_path: Path) -> None:
     _tree(tmp_path, "train/good/1.png test/crack/7.jpg " + " ".join(f"ground_truth/{name}" for name in masks.split()))
     (sample,) = read_layout(tmp_path).test
-    assert sample.mask == (None if expected is None else tmp_path / "ground_truth" / expected)
+    assert sample.truth == (None if expected is None else Truth((tmp_path / "ground_truth" / expected,)))
 
 
 def test_masks_of_nested_and_dotted_names(tmp_path: Path) -> None:
     names = ("crack/cam1/a.b", "crack/cam2/a.b", "crack/a")
     _tree(tmp_path, " ".join(f"test/{name}.png ground_truth/{name}_mask.png" for name in names))
     for sample in read_layout(tmp_path).test:
-        assert sample.mask == tmp_path / sample.name.replace("test/", "ground_truth/").replace(".png", "_mask.png")
+        mask = tmp_path / sample.name.replace("test/", "ground_truth/").replace(".png", "_mask.png")
+        assert sample.truth == Truth((mask,))
 
 
 def test_parts_may_be_missing(tmp_path: Path) -> None:

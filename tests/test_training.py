@@ -18,7 +18,8 @@ from torch import Tensor
 import draem
 from draem import verbs
 from draem.config import Config
-from draem.data.layouts import read_layout, split_good
+from draem.data.layouts import read_layout
+from draem.data.samples import split_good
 from draem.errors import ConfigError, DataError, ModelFileError, TrainingError
 from draem.images import write_image
 from draem.inspection.detector import Detector

@@ -51,10 +51,11 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., 2::-1], np.uint8)
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[np.bool_]:
     """Read an anomaly mask as H×W bool: True above half of the file's range (127.5, 32767.5, or 0.5 for float).
 
-    A mask whose largest value is 1 is taken as 0/1. In colour masks the brightest channel counts.
+    A mask whose largest value is 1 is taken as 0/1. In colour masks the brightest channel counts. With the rule
+    `nonzero` all but 0 is True, as in masks that number their defects.
 
     Raises:
         ImageError: as `read_image`.
@@ -62,6 +63,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     pixels = _decode(_read_bytes(path), str(path))
     if pixels.ndim == 3:
         pixels = pixels[..., :3].max(axis=2)
+    if rule == "nonzero":
+        return np.asarray(pixels > 0)
     if pixels.dtype not in (np.uint8, np.uint16):
         return np.asarray(_unit_range(pixels, str(path)) > 0.5)
     half = 0 if pixels.max() == 1 else np.iinfo(pixels.dtype).max // 2

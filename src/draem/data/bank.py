@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.errors import DataError, ImageError
-from draem.images import fit_image, fit_mask, read_image, read_mask
+from draem.images import fit_image, read_image
 
 Progress = Callable[[int, int], None]
 
@@ -98,25 +98,6 @@ class ImageBank:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def load_mask(path: Path, image_size: tuple[int, int], config: DataConfig) -> NDArray[np.bool_]:
-    """Read the anomaly mask of an image of `image_size` (height, width): H×W bool at `config.size`.
-
-    It is averaged over each pixel's area, whatever the image's interpolation. A mask of another resolution than its
-    image is fine; one of another shape cannot belong to it.
-
-    Raises:
-        ImageError: the mask cannot be read, or its aspect ratio is not the image's, to a pixel's rounding.
-    """
-    mask = read_mask(path)
-    height, width = mask.shape
-    expected = height * image_size[1] / image_size[0]
-    if abs(expected - width) > max(1.0, image_size[1] / image_size[0]):
-        raise ImageError(
-            f"{path}: a mask of {height}×{width} pixels does not fit its image of {image_size[0]}×{image_size[1]}"
-        )
-    return fit_mask(mask, config.size, config.fit)
 
 
 def _decode_all(

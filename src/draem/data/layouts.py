@@ -10,18 +10,16 @@ Understood are a folder of good images, and the MVTec AD layout (P. Bergmann et 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from draem.data.samples import Dataset, Layout, Sample
+from draem.data.truth import Truth
 from draem.errors import DataError
 from draem.images import IMAGE_SUFFIXES
-
-Layout = Literal["folder", "mvtec"]
 
 _MASK_ENDINGS = ("_mask", "", "_gt", "_label", "_seg", "-mask", "_ground_truth", "_groundtruth")
 """What stands between an image's stem and its mask's suffix, the likeliest first."""
@@ -38,52 +36,6 @@ _UNDERSTOOD = (
     "understood are a folder of good images only, or the MVTec AD layout (train/good, test/<defect>, "
     "ground_truth/<defect>)"
 )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a data set; `name` is its path relative to the root, with forward slashes, and unique."""
-
-    path: Path
-    name: str
-    split: Literal["train", "test"]
-    category: str
-    label: Literal["good", "anomalous"]
-    defect: str
-    """Type of defect; "good" for good images."""
-    mask: Path | None
-    """File with the anomaly mask, where there is one."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The samples of one category, sorted by name."""
-
-    root: Path
-    layout: Layout
-    samples: tuple[Sample, ...]
-    category: str
-
-    @property
-    def train_good(self) -> tuple[Sample, ...]:
-        """The good images to learn from; empty if the data set is for testing only."""
-        return tuple(sample for sample in self.samples if sample.split == "train")
-
-    @property
-    def test(self) -> tuple[Sample, ...]:
-        """The images to test with, good and anomalous; empty for a plain folder."""
-        return tuple(sample for sample in self.samples if sample.split == "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """The good images by job, each sorted by name: no image has two jobs."""
-
-    train: tuple[Sample, ...]
-    select: tuple[Sample, ...]
-    """For stopping and the choice of checkpoint, with simulated defects."""
-    calibrate: tuple[Sample, ...]
-    """For the threshold."""
 
 
 def read_layout(root: Path, layout: Literal["auto", "folder", "mvtec"] = "auto") -> Dataset:
@@ -103,53 +55,7 @@ def read_layout(root: Path, layout: Literal["auto", "folder", "mvtec"] = "auto")
     if layout == "auto":
         layout = _found_layout(root)
     samples = _mvtec(root) if layout == "mvtec" else _folder(root)
-    return Dataset(root, layout, tuple(sorted(samples, key=lambda sample: sample.name)), root.resolve().name)
-
-
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """SHA-256 (hexadecimal) over the samples' names and sizes in bytes, in any order: tells data sets apart cheaply.
-
-    Raises:
-        DataError: an image is gone.
-    """
-    digest = hashlib.sha256()
-    for sample in sorted(samples, key=lambda sample: sample.name):
-        try:
-            size = sample.path.stat().st_size
-        except OSError as error:
-            raise DataError(f"{sample.path}: cannot be read: {error.strerror}") from error
-        digest.update(f"{sample.name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def split_good(samples: Sequence[Sample], select_share: float, calibrate_share: float, seed: int) -> Split:
-    """Split good images into those to train on, to select a checkpoint with and to calibrate the threshold with.
-
-    The jobs go by a hash of seed and name, so neither the order of the files nor the place of the data set matters.
-    Shares are of all images, rounded. From five images on, a share above 0 gets at least one; one is always left to
-    train on.
-
-    Raises:
-        DataError: there are no images.
-    """
-    if not samples:
-        raise DataError("no good images to train on")
-    drawn = sorted(samples, key=lambda sample: _draw(seed, sample.name))
-    select, calibrate = (_count(len(drawn), share) for share in (select_share, calibrate_share))
-    while select + calibrate >= len(drawn):
-        select, calibrate = (select - 1, calibrate) if select > calibrate else (select, calibrate - 1)
-    parts = drawn[:select], drawn[select : select + calibrate], drawn[select + calibrate :]
-    by_name: list[tuple[Sample, ...]] = [tuple(sorted(part, key=lambda sample: sample.name)) for part in parts]
-    return Split(train=by_name[2], select=by_name[0], calibrate=by_name[1])
-
-
-def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _count(images: int, share: float) -> int:
-    least = 1 if share > 0 and images >= 5 else 0
-    return max(int(images * share + 0.5), least)
+    return Dataset(root, layout, tuple(sorted(samples, key=lambda sample: sample.name)))
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts
@@ -207,7 +113,8 @@ def _mask(root: Path, image: Path, masks: dict[str, Path]) -> Path | None:
 
 def _sample(root: Path, path: Path, split: Literal["train", "test"], defect: str, mask: Path | None) -> Sample:
     label: Literal["good", "anomalous"] = "good" if defect == "good" else "anomalous"
-    return Sample(path, path.relative_to(root).as_posix(), split, root.resolve().name, label, defect, mask)
+    truth = None if mask is None else Truth((mask,))
+    return Sample(path, path.relative_to(root).as_posix(), split, root.resolve().name, label, defect, truth)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.data.bank import load_mask
-from draem.data.layouts import Dataset, Layout, Sample, read_layout
+from draem.data.layouts import read_layout
+from draem.data.samples import Dataset, Layout, Sample
+from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
 from draem.files import atomic_write
@@ -153,11 +154,11 @@ def _samples(dataset: Dataset) -> tuple[Sample, ...]:
 
 def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
     """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter."""
-    if sample.mask is None:
+    if sample.truth is None:
         return None, ""
     try:
         height, width = prediction.image.shape[:2]
-        return load_mask(sample.mask, (height, width), config), ""
+        return load_truth(sample.truth, (height, width), config), ""
     except ImageError as error:
         return None, str(error)
 

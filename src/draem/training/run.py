@@ -27,7 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from draem.config import Config
 from draem.data.bank import ImageBank
-from draem.data.layouts import Dataset, Sample, Split, fingerprint, read_layout, split_good
+from draem.data.layouts import read_layout
+from draem.data.samples import Dataset, Sample, Split, fingerprint, split_good
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
 from draem.files import atomic_write
 from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
@@ -209,7 +210,7 @@ def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) ->
     recipe, network = config.training, config.network
     jobs = f"{len(split.train)} to train, {len(split.select)} to select, {len(split.calibrate)} to calibrate"
     return (
-        f"{dataset.category}: {jobs} · preset {config.preset} ({network.reconstructive_width}/"
+        f"{dataset.name}: {jobs} · preset {config.preset} ({network.reconstructive_width}/"
         f"{network.discriminative_width}) · {fabric.device.type} {recipe.precision}"
     )
 
@@ -265,7 +266,7 @@ def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, de
     return Header(
         config=config,
         data=DataRecord(
-            name=dataset.category,
+            name=dataset.name,
             fingerprint=fingerprint(dataset.samples),
             train=len(split.train),
             select=len(split.select),
