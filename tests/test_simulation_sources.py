@@ -10,10 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from draem.config import SimulationConfig
 from draem.errors import DataError
 from draem.simulation import textures
 from draem.simulation.draws import Stream, sample_keys, uniform
-from draem.simulation.sources import FolderTextures, ProceduralTextures, open_source
+from draem.simulation.sources import FolderTextures, ProceduralTextures, open_sources
 
 CPU = torch.device("cpu")
 
@@ -186,10 +187,11 @@ def test_useless_folder_is_named(tmp_path: Path, content: str | None) -> None:
     if content == "damaged":
         (folder / "a.png").write_bytes(b"nothing")
     with pytest.raises(DataError) as caught:
-        open_source(folder, (32, 32))
+        open_sources(SimulationConfig(textures=folder), (32, 32))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_no_folder_means_procedural() -> None:
-    assert isinstance(open_source(None, (32, 32)), ProceduralTextures)
+    (source,) = open_sources(SimulationConfig(), (32, 32)).values()
+    assert isinstance(source, ProceduralTextures)

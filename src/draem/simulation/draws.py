@@ -7,6 +7,7 @@ resumed run draws what an unbroken one would, however many processes share the b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
 
@@ -30,6 +31,12 @@ class Stream(IntEnum):
     GRAIN = 8
     AUGMENT_CHOICE = 9
     AUGMENT = 10
+    KINDS = 11
+    SHAPE = 12
+    SHAPE_POINTS = 13
+    STRUCTURE = 14
+    CROP = 15
+    REGION = 16
 
 
 def _signed(value: int, bits: int) -> int:
@@ -94,6 +101,13 @@ def integers(values: Tensor, low: int, high: int) -> Tensor:
     """Turn uniform draws in [0, 1) into int64 from `low` to `high`, both included."""
     # Rounding may carry 0.99…·n up to n: the clamp keeps it in.
     return (low + (values * (high - low + 1)).long()).clamp_(max=high)
+
+
+def choose(draws: Tensor, weights: Sequence[float]) -> Tensor:
+    """Turn uniform draws (B) into int64 positions in `weights`, each as likely as its weight."""
+    ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+    # What has no weight has no width: searched from the right, it is never met.
+    return torch.searchsorted(ends, draws.double() * ends[-1], right=True).clamp_(max=len(weights) - 1)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

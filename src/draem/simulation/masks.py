@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from draem.config import SimulationConfig
+from draem.config import MaskKind, SimulationConfig
 from draem.simulation.draws import Stream, integers, to_device, uniform
 from draem.simulation.perlin import perlin
 from draem.simulation.rotation import rotate
 
+MaskMaker = Callable[[Tensor, tuple[int, int], SimulationConfig, torch.device, Tensor | None], Tensor]
+"""From keys (int64 B on the CPU), size (H, W), configuration, device and region (B×1×H×W on the device, above 0.5
+inside; none: everywhere) to anomaly masks: B×1×H×W float32, 1 where anomalous, else 0, none of them empty, all within
+the region."""
 
-def perlin_masks(keys: Tensor, size: tuple[int, int], config: SimulationConfig, device: torch.device) -> Tensor:
-    """Draw anomaly masks: B×1×H×W float32, 1 where anomalous, else 0.
 
-    keys: int64 B on the CPU. Perlin noise on a lattice of its own for each sample is turned by a random angle and
+def perlin_masks(
+    keys: Tensor, size: tuple[int, int], config: SimulationConfig, device: torch.device, region: Tensor | None = None
+) -> Tensor:
+    """Draw anomaly masks: B×1×H×W float32, 1 where anomalous, else 0; see `MaskMaker`.
+
+    Perlin noise on a lattice of its own for each sample is turned by a random angle and
     thresholded. No mask is empty unless `config.allow_empty`: noise that stays below the threshold is thresholded
     between a half and nine tenths of its own peak.
     """
@@ -45,3 +54,6 @@ def _never_empty(noise: Tensor, threshold: Tensor, share: Tensor) -> tuple[Tenso
     flip = empty & (-bottom > top)
     peak = torch.where(flip, -bottom, top)
     return noise * (1.0 - 2.0 * flip), torch.where(empty, peak * share[:, None, None, None], threshold)
+
+
+MASKS: dict[MaskKind, MaskMaker] = {"perlin": perlin_masks}

@@ -6,26 +6,36 @@ Source: V. Zavrtanik, M. Kristan, D. Skočaj, DRÆM, ICCV 2021, section 3.3.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from draem.config import SimulationConfig
+from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
 from draem.simulation.augment import augment
-from draem.simulation.draws import Stream, to_device, uniform
-from draem.simulation.masks import perlin_masks
+from draem.simulation.blending import gradient_blend
+from draem.simulation.crops import Crops
+from draem.simulation.draws import Stream, choose, to_device, uniform
+from draem.simulation.masks import MASKS
 from draem.simulation.rotation import rotate
-from draem.simulation.sources import open_source
+from draem.simulation.sources import open_sources
+from draem.simulation.structural import STRUCTURAL
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of the channels in the brightness that people see (ITU-R BT.601)."""
 _GREY = 1.5 / 255
 """Channels that differ by less, at every second pixel, make a grey image."""
 _CPU_CHUNK = 8
+_MASKS: tuple[MaskKind, ...] = get_args(MaskKind)
+_SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
+_PATCH, _CROPS = _SOURCES.index("patch"), _SOURCES.index("crops")
+_FIRST_STRUCTURAL = _PATCH
 
 
 @dataclass(frozen=True)
@@ -46,61 +56,138 @@ class Simulated:
 class Simulator:
     """Makes simulated anomalies from normal images.
 
-    config: what to draw. size: (H, W) of the images. device: where they are and the work is done.
-    Raises DataError if `config.textures` names a folder without readable images.
+    config: what to draw. size: (H, W) of the images. device: where they are and the work is done. channels: of images.
+    Raises DataError if a folder that the configuration names holds no readable images.
     """
 
-    def __init__(self, config: SimulationConfig, size: tuple[int, int], device: torch.device | str) -> None:
+    def __init__(
+        self, config: SimulationConfig, size: tuple[int, int], device: torch.device | str, channels: int = 3
+    ) -> None:
         self.config = config
         self.size = size
+        self.channels = channels
         self.device = torch.device(device)
-        self.source = open_source(config.textures, size)
+        self.foreign = open_sources(config, size, channels)
+        self.structural = dict(STRUCTURAL)
+        if config.crops is not None and config.sources.crops:
+            self.crops = Crops(config.crops, size, channels)
+            self.structural["crops"] = self.crops.images
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize
 
-    def __call__(self, images: Tensor, keys: Tensor) -> Simulated:
-        """Simulate: images B×3×H×W float32 in [0, 1] on the device, keys int64 B on the CPU (`draws.sample_keys`).
+    def __call__(self, images: Tensor, keys: Tensor, region: Tensor | None = None) -> Simulated:
+        """Simulate: images B×C×H×W float32 in [0, 1] on the device, keys int64 B on the CPU (`draws.sample_keys`).
 
-        The same images and keys give the same result, bit for bit, on one device. Nothing waits for the device.
+        region: B×1×H×W float32 on the device: anomalies lie where it is above 0.5; none: everywhere.
+        The same arguments give the same result, bit for bit, on one device. Nothing waits for the device.
         """
-        if images.shape != (len(keys), 3, *self.size):
-            expected = f"{len(keys)}×3×{self.size[0]}×{self.size[1]}"
+        if images.shape != (len(keys), self.channels, *self.size):
+            expected = f"{len(keys)}×{self.channels}×{self.size[0]}×{self.size[1]}"
             raise ValueError(f"images must be {expected}, one for each key, not {'×'.join(map(str, images.shape))}")
         # Under mixed precision, autocast would turn the noise's matrix products into bfloat16.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             draws = uniform(keys, Stream.SAMPLE, (4,))
-            normal = self._rotated(images.to(torch.float32), draws)
+            normal, region = self._rotated(images.to(torch.float32), region, draws)
             # Written into place: a batch's parts, concatenated, would cost a second set of large buffers.
             whole = normal.clone(), torch.zeros_like(normal[:, :1]), torch.zeros_like(normal)
             members = (draws[:, 0] >= self.config.clean_share).nonzero()[:, 0]
             for some in torch.split(members, self._at_once) if len(members) else ():
                 index = to_device(some, self.device)
-                parts = self._anomalies(normal.index_select(0, index), keys[some], draws[some])
+                within = None if region is None else region.index_select(0, index)
+                parts = self._anomalies(normal.index_select(0, index), keys[some], draws[some], within)
                 for target, part in zip(whole, parts, strict=True):
                     target.index_copy_(0, index, part)
             return Simulated(normal, *whole)
 
-    def _rotated(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Turn the images that are to be turned."""
+    def _rotated(self, images: Tensor, region: Tensor | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn the images that are to be turned, and their regions with them."""
         rotation = self.config.rotation
         members = (draws[:, 1] < rotation.probability).nonzero()[:, 0]
         if not len(members) or not rotation.degrees:
-            return images
+            return images, region
         index = to_device(members, self.device)
         degrees = to_device((draws[members, 2] * 2.0 - 1.0) * rotation.degrees, self.device)
-        return images.index_copy(0, index, rotate(images.index_select(0, index), degrees, rotation.corners))
+        turned = images.index_copy(0, index, rotate(images.index_select(0, index), degrees, rotation.corners))
+        if region is not None:
+            region = region.index_copy(0, index, rotate(region.index_select(0, index), degrees, rotation.corners))
+        return turned, region
 
-    def _anomalies(self, normal: Tensor, keys: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _anomalies(
+        self, normal: Tensor, keys: Tensor, draws: Tensor, region: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Anomalous images, masks and sources, each sample with an anomaly."""
         config = self.config
-        mask = perlin_masks(keys, self.size, config, self.device)
-        source = self.source.draw(keys, self.device)
-        source = augment(source, keys, config.augmentations, config.augmentations_drawn)
-        if config.source_colour == "match":
-            source = _matched(source, normal)
-        low, high = config.beta
-        opacity = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
-        return torch.lerp(normal, source, mask * (1.0 - opacity)), mask, source
+        kinds = uniform(keys, Stream.KINDS, (3,))
+        sources = choose(kinds[:, 1], list(config.source_weights.values()))
+        mask = self._masks(keys, choose(kinds[:, 0], list(config.masks.model_dump().values())), sources, region)
+        source = self._sources(normal, mask, keys, sources, kinds[:, 2] < config.gradient_share)
+        foreign = sources < _FIRST_STRUCTURAL
+        low, high = (torch.where(foreign, *bounds) for bounds in zip(config.beta, config.structural_beta, strict=True))
+        beta = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
+        anomalous = torch.lerp(normal, source, mask * (1.0 - beta))
+        if not foreign.all():
+            least = torch.where(foreign, -1.0, config.visible)
+            mask = _visible(mask, normal, anomalous, to_device(least, self.device))
+        return anomalous, mask, source
+
+    def _masks(self, keys: Tensor, kinds: Tensor, sources: Tensor, region: Tensor | None) -> Tensor:
+        """Anomaly masks, B×1×H×W; crops bring their own."""
+
+        def make(kind: int, members: Tensor) -> Tensor:
+            within = None if region is None else _some(region, members)
+            if kind < 0:
+                return self.crops.masks(keys[members], self.device, within)
+            return MASKS[_MASKS[kind]](keys[members], self.size, self.config, self.device, within)
+
+        return _each_kind(torch.where(sources == _CROPS, -1, kinds), make, self.device)
+
+    def _sources(self, normal: Tensor, mask: Tensor, keys: Tensor, kinds: Tensor, by_gradient: Tensor) -> Tensor:
+        """What is to be seen within the masks, B×C×H×W."""
+
+        def make(kind: int, members: Tensor) -> Tensor:
+            name, images = _SOURCES[kind], _some(normal, members)
+            if name in self.foreign:
+                return self._foreign(name, images, keys[members])
+            return self.structural[name](images, _some(mask, members), keys[members])
+
+        source = _each_kind(kinds, make, self.device)
+        blended = (by_gradient & ((kinds == _PATCH) | (kinds == _CROPS))).nonzero()[:, 0]
+        if not len(blended):
+            return source
+        images, masks, pasted = (_some(whole, blended) for whole in (normal, mask, source))
+        return source.index_copy(0, to_device(blended, self.device), gradient_blend(images, pasted, masks))
+
+    def _foreign(self, kind: SourceKind, normal: Tensor, keys: Tensor) -> Tensor:
+        """Textures, augmented, or flat colours; grey on grey images."""
+        config = self.config
+        source = self.foreign[kind].draw(keys, self.device)
+        if kind != "flat":
+            source = augment(source, keys, config.augmentations, config.augmentations_drawn)
+        return _matched(source, normal) if config.source_colour == "match" else source
+
+
+def _some(tensor: Tensor, members: Tensor) -> Tensor:
+    """The members' rows (int64 on the CPU); without a copy where they are all rows."""
+    return tensor if len(members) == len(tensor) else tensor.index_select(0, to_device(members, tensor.device))
+
+
+def _each_kind(kinds: Tensor, make: Callable[[int, Tensor], Tensor], device: torch.device) -> Tensor:
+    """Make the samples of each kind in one call, and put them back into their order; kinds: int64 B on the CPU."""
+    order = kinds.argsort(stable=True)
+    present = sorted(set(kinds.tolist()))
+    members = torch.split(order, [int((kinds == kind).sum()) for kind in present])
+    parts = [make(kind, some) for kind, some in zip(present, members, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts).index_select(0, to_device(order.argsort(), device))
+
+
+def _visible(mask: Tensor, normal: Tensor, anomalous: Tensor, least: Tensor) -> Tensor:
+    """The mask where an image is changed by more than `least` (B) in some channel, or touches such a pixel.
+
+    Taking away what is not there leaves nothing to find.
+    """
+    change = (anomalous - normal).abs_().amax(1, keepdim=True)
+    seen = torch.gt(change, least[:, None, None, None], out=torch.empty_like(change))
+    return mask * functional.max_pool2d(seen, 5, stride=1, padding=2)
 
 
 def _matched(source: Tensor, normal: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""What a simulated anomaly is made of: textures drawn from nothing, or from a folder."""
+"""What a simulated anomaly is made of, where it is foreign: textures from nothing or from a folder, flat colours."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from draem.config import SimulationConfig, SourceKind
 from draem.errors import DataError, ImageError
 from draem.images import IMAGE_SUFFIXES, read_image
 from draem.simulation.draws import Stream, integers, to_device, uniform
@@ -87,9 +89,27 @@ class FolderTextures:
         return drawn.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
 
-def open_source(folder: Path | None, size: tuple[int, int]) -> Source:
-    """The source of `simulation.textures`: a folder's images, or procedural textures if there is none."""
-    return ProceduralTextures(size) if folder is None else FolderTextures(folder, size)
+class FlatColours:
+    """One colour all over: what the paper's ablation compares textures with."""
+
+    def __init__(self, size: tuple[int, int], channels: int = 3) -> None:
+        self.size, self.channels = size, channels
+
+    def draw(self, keys: Tensor, device: torch.device) -> Tensor:
+        """Draw one colour for each of `keys` (int64 B on the CPU): B×C×H×W float32 in [0, 1] on `device`."""
+        colours = uniform(keys, Stream.TEXTURE, (self.channels,))
+        return to_device(colours, device)[:, :, None, None].repeat(1, 1, *self.size)
+
+
+def open_sources(config: SimulationConfig, size: tuple[int, int], channels: int = 3) -> dict[SourceKind, Source]:
+    """The foreign sources that have a weight: textures made from nothing or from a folder, and flat colours."""
+    makers: dict[SourceKind, Callable[[], Source]] = {
+        "procedural": lambda: ProceduralTextures(size),
+        "folder": lambda: FolderTextures(config.textures or Path(), size),
+        "flat": lambda: FlatColours(size, channels),
+    }
+    weights = config.source_weights
+    return {kind: make() for kind, make in makers.items() if weights[kind]}
 
 
 def _texture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
