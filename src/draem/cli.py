@@ -64,16 +64,27 @@ def simulate(
     settings: Settings = None,
     count: Annotated[int, typer.Option("--count", min=1, max=64, help="Samples on the sheet.")] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    compare: Annotated[bool, typer.Option("--compare", help="Where real defects lie among the simulated.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show what the simulated anomalies look like: normal, mask, source, augmented."""
+    """Show what is simulated: samples, every kind of mask and source, statistics, and what real defects it covers."""
     from draem.config import Config
+    from draem.tables import counted, coverage_tables, show
 
     resolved = Config.resolve(preset, config, _settings(settings), default="fast")
     with _needs("train"):
         from draem.preview import write_preview
-    for problem in write_preview(data, out, resolved, count, seed):
+    with counted("simulate") as progress:
+        preview = write_preview(data, out, resolved, count, seed, compare, progress)
+    for problem in preview.left_out:
         _message(f"left out: {problem}")
-    typer.echo(f"picture: {out}")
+    if preview.coverage is not None:
+        for table in coverage_tables(preview.coverage, title=f"{data}: real defects among simulated ones"):
+            show(table)
+        _message("to choose a simulation by these defects makes theirs a development set: test on others")
+    for path in preview.pictures:
+        typer.echo(f"picture: {path}")
+    _finish(as_json, preview.to_dict())
 
 
 @app.command()

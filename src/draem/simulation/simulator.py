@@ -198,9 +198,14 @@ def _matched(source: Tensor, normal: Tensor) -> Tensor:
     return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
 
 
+def pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Turn images for the eye: B×C×H×W in [0, 1] on any device → B×H×W×C uint8."""
+    return (images.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
     """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
     parts = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
-    pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
-    rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
+    shown = [pixels(part) for part in parts]
+    rows = [[part[index] for part in shown] for index in range(len(simulated.normal))]
     return sheet(rows, ("normal", "mask", "source", "augmented"))

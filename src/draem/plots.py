@@ -1,0 +1,136 @@
+"""Plots of simulated and real defects, H×W×3 uint8 RGB; matplotlib is loaded when the first one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from draem.errors import MissingExtraError
+from draem.simulation.coverage import Coverage, Spread
+from draem.simulation.survey import Survey
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Told apart by the colour-blind (M. Okabe, K. Ito, 2008)."""
+_MARKERS = "o^sDvP*X"
+_GREY, _LIGHT = "#8c8c8c", "#e4e4e4"
+_DPI = 110
+_FAINTEST = 1e-3
+_LABELS = {
+    "area": "area, share of the image",
+    "elongation": "length over width",
+    "contrast": "contrast, 1 is black on white",
+    "brightness": "brightness, below 0 darker",
+    "texture": "roughness, 1 is the surroundings'",
+}
+_PANELS = (("area", "elongation"), ("area", "contrast"), ("contrast", "texture"), ("brightness", "texture"))
+
+
+def statistics_plot(survey: Survey, title: str) -> NDArray[np.uint8]:
+    """Distributions of simulated anomalies, with the median and the range of the middle 90 %.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(12, 6.4)
+    panels = figure.subplots(2, 3).flat
+    _histogram(next(panels), survey.areas, "anomalous share of the image")
+    _histogram(next(panels), survey.counts, "defects in one image")
+    for feature in ("area", "elongation", "contrast", "texture"):
+        _histogram(next(panels), _values(survey.defects, feature), f"each defect: {_LABELS[feature]}")
+    figure.suptitle(f"{title}: {len(survey.areas)} simulated anomalies, {len(survey.defects)} defects described")
+    return _drawn(figure)
+
+
+def coverage_plot(coverage: Coverage, title: str) -> NDArray[np.uint8]:
+    """Real defects among simulated ones (grey): a colour for each type of defect, rings around those outside.
+
+    Dotted lines hold 99 % of the simulated ones.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(12, 9.6)
+    kinds = coverage.by_kind()
+    for axes, (across, up) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        _scatter(axes, coverage, (across, up), list(kinds))
+    handles, labels = axes.get_legend_handles_labels()
+    said = {kind: f"{kind}: {round(share * count)} of {count} covered" for kind, (count, share) in kinds.items()}
+    names = [said.get(label, label) for label in labels]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, markerscale=1.6)
+    figure.suptitle(f"{title}: {coverage.share:.0%} of {len(coverage.real)} real defects lie among the simulated ones")
+    return _drawn(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own, without a window or a global state."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtraError("matplotlib", "report") from None
+    return Figure((width, height), dpi=_DPI, layout="constrained")
+
+
+def _drawn(figure: Figure) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3], np.uint8)  # type: ignore[no-untyped-call]
+
+
+def _histogram(axes: Axes, values: ArrayLike, label: str) -> None:
+    """Bars on a logarithmic axis; the median and the middle 90 % told. What is empty is left out."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[numbers > 0]
+    axes.set_xlabel(label)
+    if not len(numbers):
+        return
+    low, middle, high = np.percentile(numbers, (5, 50, 95))
+    axes.axvspan(low, high, color=_LIGHT, zorder=0)
+    axes.hist(numbers, np.geomspace(numbers.min() * 0.95, numbers.max() * 1.05, 31).tolist(), color=_COLOURS[1])
+    axes.axvline(middle, color=_COLOURS[0])
+    axes.set_xscale("log")
+    axes.set_title(f"median {middle:.2g}, middle 90 %: {low:.2g} to {high:.2g}", fontsize="medium")
+
+
+def _scatter(axes: Axes, coverage: Coverage, features: tuple[str, str], kinds: Sequence[str]) -> None:
+    across, up = features
+    defects = coverage.simulated
+    axes.scatter(
+        _values(defects, across), _values(defects, up), s=5, color=_GREY, alpha=0.35, linewidths=0, label="simulated"
+    )
+    _bounds(axes, coverage.spreads[across], coverage.spreads[up])
+    outside = ~coverage.covered
+    of = np.array([one.kind for one in coverage.real])
+    real = [one.defect for one in coverage.real]
+    x, y = _values(real, across), _values(real, up)
+    for place, kind in enumerate(kinds):
+        some = of == kind
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
+        axes.scatter(x[some], y[some], s=16, color=colour, marker=marker, linewidths=0, alpha=0.85, label=kind)
+    axes.scatter(x[outside], y[outside], s=70, facecolors="none", edgecolors="black", linewidths=0.9, label="outside")
+    for feature, set_scale, set_label in (
+        (across, axes.set_xscale, axes.set_xlabel),
+        (up, axes.set_yscale, axes.set_ylabel),
+    ):
+        set_scale("linear" if feature == "brightness" else "log")
+        set_label(_LABELS[feature])
+
+
+def _bounds(axes: Axes, across: Spread, up: Spread) -> None:
+    for line, spread in ((axes.axvline, across), (axes.axhline, up)):
+        for end in (spread.low, spread.high):
+            line(end, color=_GREY, linestyle=":", linewidth=0.9)
+
+
+def _values(defects: Sequence[Any], feature: str) -> NDArray[np.float64]:
+    """Figures that a logarithmic axis can show."""
+    values = np.array([getattr(defect, feature) for defect in defects], np.float64)
+    return np.maximum(values, _FAINTEST) if feature == "contrast" else values

@@ -1,0 +1,59 @@
+"""Many simulated anomalies in figures: what a configuration simulates on a data set's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from draem.data.bank import ImageBank
+from draem.data.defects import Defect, describe
+from draem.simulation.batch import load_batch
+from draem.simulation.draws import sample_keys
+from draem.simulation.simulator import Simulated, Simulator, pixels
+
+_BATCH = 8
+_DESCRIBED = 8
+"""Of one sample: fine noise makes hundreds of spots, which would speak for everything that is simulated."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Figures of simulated anomalies."""
+
+    areas: list[float]
+    """Share of the image that each sample's mask covers."""
+    counts: list[int]
+    """Connected defects in each sample."""
+    defects: list[Defect]
+    """Of each sample at most eight, spread over their sizes."""
+
+
+def survey(
+    simulator: Simulator,
+    bank: ImageBank,
+    count: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Survey:
+    """Simulate `count` samples on the bank's images in turn, and describe what is to be seen.
+
+    The normal image behind an anomaly is not looked at, since real defects have none.
+    """
+    found = Survey([], [], [])
+    for start in range(0, count, _BATCH):
+        samples = torch.arange(start, min(start + _BATCH, count))
+        images = load_batch(bank, samples % len(bank), simulator.device)
+        _add(found, simulator(images, sample_keys(seed, 0, samples)))
+        progress(int(samples[-1]) + 1, count)
+    return found
+
+
+def _add(found: Survey, simulated: Simulated) -> None:
+    masks = (simulated.mask[:, 0] > 0.5).cpu().numpy()
+    for image, mask in zip(pixels(simulated.anomalous), masks, strict=True):
+        defects = describe(image, mask, _DESCRIBED)
+        found.areas.append(float(mask.mean()))
+        found.counts.append(defects[0].count if defects else 0)
+        found.defects.extend(defects)
