@@ -25,6 +25,7 @@ from draem.images import read_image, write_image
 from draem.inspection.detector import Detector
 from draem.modelfile import read_header
 from draem.network.draem import Draem
+from draem.preview import Preview
 from tiny import lively_, write_tiny_model
 
 Run = Callable[..., Outcome]
@@ -106,7 +107,9 @@ def test_simulate(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
     for seed in (0, 0, 1):
         out = tmp_path / f"{len(sheets)}.png"
         done = run_cli("simulate", woven_tree, "--out", out, "--count", 3, "--seed", seed, "--set", "data.size=64")
-        assert (done.code, done.out) == (0, f"picture: {out}\n")
+        written = [out, *(tmp_path / f"{out.stem}-{part}.png" for part in ("components", "statistics"))]
+        assert (done.code, done.out) == (0, "".join(f"picture: {path}\n" for path in written))
+        assert set(tmp_path.glob(f"{out.stem}*")) == set(written)
         sheets.append(read_image(out))
     np.testing.assert_array_equal(sheets[0], sheets[1])
     assert not np.array_equal(sheets[0], sheets[2])
@@ -144,9 +147,9 @@ def test_simulate_takes_the_preset_of_its_file(
 ) -> None:
     seen: list[Config] = []
 
-    def preview(data: Path, out: Path, config: Config, count: int, seed: int) -> list[str]:
+    def preview(data: Path, out: Path, config: Config, *rest: object) -> Preview:
         seen.append(config)
-        return []
+        return Preview([out], [], None)
 
     monkeypatch.setattr("draem.preview.write_preview", preview)
     (tmp_path / "c.yaml").write_text("preset: official\n", encoding="utf-8")

@@ -128,7 +128,7 @@ def _roughness(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
         both = np.logical_and(*_shifted(where, down, right))
         total += float(np.abs(one[both] - other[both]).sum(dtype=np.float64))
         pairs += int(both.sum())
-    return total / max(1, pairs * pixels.shape[2])
+    return total / max(1, pairs * int(pixels.shape[2]))
 
 
 def _shifted(array: NDArray[Any], down: int, right: int) -> tuple[NDArray[Any], NDArray[Any]]:
