@@ -24,10 +24,10 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("deployment",),
-    ("demo", "plots", "preview", "tables", "verbs", "cli", "__main__"),
+    ("components", "demo", "plots", "preview", "tables", "verbs", "cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-WITH_TORCH = ("simulation", "network", "training", "plots", "preview")
+WITH_TORCH = ("simulation", "network", "training", "components", "plots", "preview")
 TORCH = ("torch", "safetensors", "lightning_fabric", "tensorboard")
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from draem.config import Config, MaskKind, MaskWeights, SimulationConfig, SourceKind, SourceWeights
+from draem.components import component_sheet
+from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.defects import describe
 from draem.data.layouts import read_layout
@@ -21,15 +20,10 @@ from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError, MissingExtraError
 from draem.files import atomic_write
 from draem.images import fit_image, read_image, write_image
-from draem.pictures import sheet
 from draem.plots import coverage_plot, statistics_plot
-from draem.simulation.batch import load_batch
 from draem.simulation.coverage import Coverage, RealDefect, compare
-from draem.simulation.draws import sample_keys
-from draem.simulation.masks import MASKS
-from draem.simulation.simulator import Simulated, Simulator, contact_sheet, pixels
-from draem.simulation.structural import STRUCTURAL
-from draem.simulation.survey import survey
+from draem.simulation.simulator import Simulator, contact_sheet
+from draem.simulation.survey import Stage, survey
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +31,6 @@ _IMAGES = 200
 """Good images that figures are taken on."""
 _SURVEYED, _COMPARED = 400, 1000
 """Simulated samples behind the statistics, and behind a comparison."""
-_TELLING = 0.1
-"""Share of the image that a mask has where a sheet is to show what is inside it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +70,13 @@ def write_preview(
         raise DataError(f"{data}: no good images to simulate on")
     marked = _marked(dataset) if comparing else ()
     with _bank(dataset, config, max(count, _IMAGES), seed) as bank:
+        stage = Stage(bank, seed)
         settings = config.simulation.model_copy(update={"clean_share": 0.0})  # clean samples show nothing
-        simulator = Simulator(settings, config.data.size, "cpu")
-        write_image(out, contact_sheet(_simulated(simulator, bank, seed, torch.arange(count))))
+        simulator = Simulator(settings, bank.size, "cpu")
+        write_image(out, contact_sheet(stage.simulate(simulator, torch.arange(count))))
         pictures = [out, _beside(out, "components")]
-        write_image(pictures[1], _components(settings, bank, seed))
-        surveyed = survey(simulator, bank, _COMPARED if comparing else _SURVEYED, seed, progress)
+        write_image(pictures[1], component_sheet(settings, stage))
+        surveyed = survey(simulator, stage, _COMPARED if comparing else _SURVEYED, progress)
     left_out = [reason for _, reason in bank.skipped]
     coverage = None
     if comparing:
@@ -124,11 +117,6 @@ def _bank(dataset: Dataset, config: Config, count: int, seed: int) -> ImageBank:
     return ImageBank.load([good[index].path for index in chosen], config.data)
 
 
-def _simulated(simulator: Simulator, bank: ImageBank, seed: int, samples: torch.Tensor) -> Simulated:
-    images = load_batch(bank, samples % len(bank), simulator.device)
-    return simulator(images, sample_keys(seed, 0, samples))
-
-
 def _described(marked: tuple[Sample, ...], config: Config) -> tuple[list[RealDefect], list[str]]:
     """The real defects as the network would see them, and which images cannot be read, and why."""
     real, unread = [], []
@@ -143,56 +131,3 @@ def _described(marked: tuple[Sample, ...], config: Config) -> tuple[list[RealDef
         fitted = fit_image(image, config.data.size, config.data.fit, config.data.interpolation)
         real += [RealDefect(sample.name, sample.defect, defect) for defect in describe(fitted, mask)]
     return real, unread
-
-
-# ---------------------------------------------------------------------------------------------------------- components
-
-
-def _components(config: SimulationConfig, bank: ImageBank, seed: int) -> NDArray[np.uint8]:
-    """Every kind of mask with one source, then every kind of source with one mask; opaque, whatever their weights."""
-    opaque = config.model_copy(update={"beta": (0.0, 0.0), "structural_beta": (0.0, 0.0)})
-    chosen = _telling(opaque, bank, seed)
-    by_mask = {kind: opaque.model_copy(update=_only(kind, "procedural")) for kind in MASKS}
-    by_source = {kind: opaque.model_copy(update=_only(None, kind)) for kind in _sources(config)}
-    parts = [_by_kind(by_mask, "mask", bank, seed, chosen), _by_kind(by_source, "source", bank, seed, chosen)]
-    width = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
-    )
-
-
-def _sources(config: SimulationConfig) -> list[SourceKind]:
-    """The kinds that can be shown: folders only where they are given."""
-    kinds: list[SourceKind] = ["procedural", "flat", *STRUCTURAL]
-    return kinds + (["folder"] if config.textures else []) + (["crops"] if config.crops else [])
-
-
-def _only(mask: MaskKind | None, source: SourceKind) -> dict[str, Any]:
-    """Weights for one kind of source, and for one kind of mask unless it stays as configured."""
-    sources = SourceWeights(**{**dict.fromkeys(SourceWeights.model_fields, 0.0), source: 1.0})
-    if mask is None:
-        return {"sources": sources}
-    return {"sources": sources, "masks": MaskWeights(**{**dict.fromkeys(MaskWeights.model_fields, 0.0), mask: 1.0})}
-
-
-def _telling(config: SimulationConfig, bank: ImageBank, seed: int) -> torch.Tensor:
-    """Two of the first sixteen samples: those whose masks come closest to a tenth of the image."""
-    samples = torch.arange(16)
-    masks = _simulated(Simulator(config, bank.size, "cpu"), bank, seed, samples).mask
-    return samples[(masks.mean((1, 2, 3)) - _TELLING).abs().argsort(stable=True)[:2]]
-
-
-def _by_kind(
-    configs: dict[Any, SimulationConfig], shown: str, bank: ImageBank, seed: int, samples: torch.Tensor
-) -> NDArray[np.uint8]:
-    """A column for each kind, and for each sample what is shown of it, and the augmented image."""
-    columns = [_simulated(Simulator(config, bank.size, "cpu"), bank, seed, samples) for config in configs.values()]
-    rows, captions = [], []
-    for index in range(len(samples)):
-        for part in (shown, "anomalous"):
-            pictures = [
-                pixels(getattr(simulated, part)[index : index + 1].expand(-1, 3, -1, -1)) for simulated in columns
-            ]
-            rows.append([picture[0] for picture in pictures])
-            captions.append("augmented" if part == "anomalous" else shown)
-    return sheet(rows, [f"{kind} {shown}" if shown == "mask" else kind for kind in configs], captions, cell=(160, 160))

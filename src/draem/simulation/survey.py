@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
@@ -16,6 +17,19 @@ from draem.simulation.simulator import Simulated, Simulator, pixels
 _BATCH = 8
 _DESCRIBED = 8
 """Of one sample: fine noise makes hundreds of spots, which would speak for everything that is simulated."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The good images that anomalies are simulated on."""
+
+    bank: ImageBank
+    seed: int
+
+    def simulate(self, simulator: Simulator, samples: Tensor) -> Simulated:
+        """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
+        images = load_batch(self.bank, samples % len(self.bank), simulator.device)
+        return simulator(images, sample_keys(self.seed, 0, samples))
 
 
 @dataclass(frozen=True)
@@ -31,21 +45,15 @@ class Survey:
 
 
 def survey(
-    simulator: Simulator,
-    bank: ImageBank,
-    count: int,
-    seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    simulator: Simulator, stage: Stage, count: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Survey:
-    """Simulate `count` samples on the bank's images in turn, and describe what is to be seen.
+    """Simulate `count` samples, and describe what is to be seen.
 
     The normal image behind an anomaly is not looked at, since real defects have none.
     """
     found = Survey([], [], [])
-    for start in range(0, count, _BATCH):
-        samples = torch.arange(start, min(start + _BATCH, count))
-        images = load_batch(bank, samples % len(bank), simulator.device)
-        _add(found, simulator(images, sample_keys(seed, 0, samples)))
+    for samples in torch.split(torch.arange(count), _BATCH):
+        _add(found, stage.simulate(simulator, samples))
         progress(int(samples[-1]) + 1, count)
     return found
 
