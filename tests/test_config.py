@@ -328,3 +328,9 @@ def test_numbers_read_alike_in_file_and_setting(tmp_path: Path) -> None:
     assert Config.resolve("fast", file) == Config.resolve(
         "fast", None, dict([parse_setting("training.images=1e4"), parse_setting("training.learning_rate=1e-3")])
     )
+
+
+def test_the_studios_configuration_mixes_every_kind() -> None:
+    config = Config.resolve("fast", Path(__file__).parent.parent / "configs" / "studio.yaml").simulation
+    assert min(config.masks.model_dump().values()) > 0
+    assert {kind for kind, weight in config.source_weights.items() if not weight} == {"folder", "crops"}

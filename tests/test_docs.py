@@ -47,6 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tree / "train" / "good", folder / "parts" / "good")
     shutil.copytree(tree / "test" / "hole", folder / "parts" / "new")
     shutil.copy(tree / "test" / "hole" / "000.png", folder / "part.png")
+    shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "my.yaml").write_text("training:\n  clip_norm: 0.5\n", encoding="utf-8")
     network = Draem(NetworkConfig(reconstructive_width=4, discriminative_width=4, aligned_corners=True))
     torch.save(network.reconstructive.state_dict(), folder / "NAME.pckl")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from draem.data.defects import Defect
 from draem.errors import MissingExtraError
-from draem.simulation.coverage import Coverage, Spread
+from draem.simulation.coverage import Coverage
 from draem.simulation.survey import Survey
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def _scatter(axes: Axes, coverage: Coverage, features: tuple[str, str], kinds: S
     axes.scatter(
         _values(defects, across), _values(defects, up), s=5, color=_GREY, alpha=0.35, linewidths=0, label="simulated"
     )
-    _bounds(axes, coverage.spreads[across], coverage.spreads[up])
+    for feature, line in ((across, axes.axvline), (up, axes.axhline)):
+        for end in (coverage.spreads[feature].low, coverage.spreads[feature].high):
+            line(_shown(feature, end), color=_GREY, linestyle=":", linewidth=0.9)
     outside = ~coverage.covered
     of = np.array([one.kind for one in coverage.real])
     real = [one.defect for one in coverage.real]
@@ -124,13 +127,10 @@ def _scatter(axes: Axes, coverage: Coverage, features: tuple[str, str], kinds: S
         set_label(_LABELS[feature])
 
 
-def _bounds(axes: Axes, across: Spread, up: Spread) -> None:
-    for line, spread in ((axes.axvline, across), (axes.axhline, up)):
-        for end in (spread.low, spread.high):
-            line(end, color=_GREY, linestyle=":", linewidth=0.9)
+def _values(defects: Sequence[Defect], feature: str) -> NDArray[np.float64]:
+    return np.array([_shown(feature, getattr(defect, feature)) for defect in defects], np.float64)
 
 
-def _values(defects: Sequence[Any], feature: str) -> NDArray[np.float64]:
-    """Figures that a logarithmic axis can show."""
-    values = np.array([getattr(defect, feature) for defect in defects], np.float64)
-    return np.maximum(values, _FAINTEST) if feature == "contrast" else values
+def _shown(feature: str, value: float) -> float:
+    """What a logarithmic axis can show: a contrast far below a grey level is as good as none."""
+    return max(value, _FAINTEST) if feature == "contrast" else value
