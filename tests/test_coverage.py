@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 
 from conftest import Outcome
 from draem import preview
-from draem.config import Config
+from draem.components import component_sheet
+from draem.config import Config, SimulationConfig, SourceWeights
 from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
 from draem.errors import DataError
 from draem.images import read_image, write_image
 from draem.simulation import coverage
-from draem.simulation.batch import load_batch
 from draem.simulation.coverage import FEATURES, WORDS, RealDefect, compare
-from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator, pixels
+from draem.simulation.structural import STRUCTURAL
+from draem.simulation.survey import Stage, survey
 
 Run = Callable[..., Outcome]
 
@@ -150,6 +151,44 @@ def test_figures_are_json_and_advice_names_settings() -> None:
             reduce(getattr, name.split("."), Config.resolve("fast"))
 
 
+def stage_of(tree: Path) -> Stage:
+    good = sorted((tree / "train" / "good").iterdir())
+    return Stage(ImageBank.load(good, Config.resolve("fast", None, {"data.size": 64}).data), seed=3)
+
+
+def simulator_of(**changes: object) -> Simulator:
+    return Simulator(SimulationConfig(clean_share=0.0).model_copy(update=changes), (64, 64), "cpu")
+
+
+def test_a_survey_counts_what_one_batch_shows(woven_tree: Path) -> None:
+    stage, simulator = stage_of(woven_tree), simulator_of()
+    surveyed = survey(simulator, stage, 21)
+    whole = stage.simulate(simulator, torch.arange(21))
+    masks = whole.mask[:, 0].numpy() > 0.5
+    assert surveyed.areas == pytest.approx(masks.mean((1, 2)).tolist())
+    told = [describe(image, mask) for image, mask in zip(pixels(whole.anomalous), masks, strict=True)]
+    assert surveyed.counts == [len(defects) for defects in told]
+    assert max(surveyed.counts) > 8
+    assert len(surveyed.defects) == sum(min(8, len(defects)) for defects in told)
+    assert set(surveyed.defects) <= {defect for defects in told for defect in defects}
+
+
+def test_components_are_shown_whatever_their_weights(woven_tree: Path, tmp_path: Path) -> None:
+    stage = stage_of(woven_tree)
+    looks: dict[str, Any] = {"augmentations_drawn": 0, "source_colour": "rgb"}
+    plain = component_sheet(SimulationConfig(**looks), stage)
+    flat = component_sheet(SimulationConfig(**looks, sources=SourceWeights(procedural=0.0, flat=1.0)), stage)
+    np.testing.assert_array_equal(plain, flat)
+    write_image(tmp_path / "texture.png", np.full((64, 64, 3), (250, 10, 120), np.uint8))
+    given = component_sheet(SimulationConfig(**looks, textures=tmp_path), stage)
+    # The folder's column stands right of the others; what is shown of them does not change.
+    height, sources = given.shape[0] // 2, 2 + len(STRUCTURAL)
+    assert given.shape[0] == plain.shape[0]
+    left = sources * (144 + 8)
+    np.testing.assert_array_equal(given[height:, :left], plain[height:, :left])
+    assert (given[height:, left:] == (250, 10, 120)).all(-1).sum() >= 2 * 144 * 144
+
+
 # ------------------------------------------------------------------------------------------------------- draem simulate
 
 QUICK = ("--set", "data.size=64", "--count", 2)
@@ -225,11 +264,7 @@ def test_without_matplotlib_the_rest_is_written(
 
 def test_simulated_defects_cover_themselves(woven_tree: Path, tmp_path: Path, run_cli: Run) -> None:
     """What the simulator draws, written to files as if it were real, comes back as covered."""
-    config = Config.resolve("fast", None, {"data.size": 64})
-    good = sorted((woven_tree / "train" / "good").iterdir())
-    settings = config.simulation.model_copy(update={"clean_share": 0.0})
-    images = load_batch(ImageBank.load(good, config.data), torch.arange(60) % len(good), torch.device("cpu"))
-    batch = Simulator(settings, (64, 64), "cpu")(images, sample_keys(7, 0, torch.arange(60)))
+    batch = stage_of(woven_tree).simulate(simulator_of(mask_threshold=(0.3, 0.6)), torch.arange(1000, 1030))
     masks = batch.mask[:, 0].numpy() > 0.5
     root = tmp_path / "again"
     shutil.copytree(woven_tree / "train", root / "train")

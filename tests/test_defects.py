@@ -87,6 +87,14 @@ def test_channels_of_any_number_count_alike() -> None:
     assert found.brightness == pytest.approx(200 / 255 / 4, abs=1e-6)
 
 
+def test_sixteen_bits_are_the_same_as_eight() -> None:
+    mask = rectangle(12, 30)
+    image = np.where(mask[..., None], 60 + noise(5), 128 + noise(9, 1)).round().astype(np.uint8)
+    fine, coarse = vars(only(image.astype(np.uint16) * 257, mask)), vars(only(image, mask))  # type: ignore[arg-type]
+    for key, value in coarse.items():
+        assert fine[key] == pytest.approx(value, rel=1e-5), key
+
+
 def test_contrast_is_with_the_ring_not_with_what_lies_far_away() -> None:
     image = ground(100)
     image[:, 64:] = 250

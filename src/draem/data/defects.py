@@ -44,14 +44,14 @@ class Defect:
     """Left, top, right, bottom in pixels; right and bottom excluded."""
 
 
-def describe(image: NDArray[np.uint8], mask: NDArray[np.bool_], most: int | None = None) -> list[Defect]:
+def describe(image: NDArray[np.uint8 | np.uint16], mask: NDArray[np.bool_], most: int | None = None) -> list[Defect]:
     """Describe each connected defect of an image, the largest first.
 
     What lies closer together than about a sixtieth of the image's shorter side is one defect: scratches are broken by
     a pixel here and there. Specks beside larger defects are left out.
 
     Args:
-        image: H×W×C uint8; three channels are RGB.
+        image: H×W×C uint8 or uint16; three channels are RGB.
         mask: H×W bool, True where anomalous.
         most: of more defects, so many are described, spread evenly over their sizes.
     """
@@ -75,7 +75,11 @@ def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[tuple[int, 
 
 
 def _described(
-    image: NDArray[np.uint8], part: NDArray[np.bool_], mask: NDArray[np.bool_], around: NDArray[np.bool_], count: int
+    image: NDArray[np.uint8 | np.uint16],
+    part: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
+    around: NDArray[np.bool_],
+    count: int,
 ) -> Defect:
     """Figures of one part of the mask; `around` is the mask with the blurred pixels of its edge."""
     left, top, width, height = cv2.boundingRect(part.astype(np.uint8))
@@ -84,10 +88,10 @@ def _described(
     reach = 2 + max(2, round(max(min(mask.shape) / 64, math.sqrt(area) / 10)))
     rows = slice(max(0, top - reach), top + height + reach)
     columns = slice(max(0, left - reach), left + width + reach)
-    inside, pixels = part[rows, columns], image[rows, columns].astype(np.float32) / 255.0
+    inside, pixels = part[rows, columns], _unit(image[rows, columns])
     ring = _dilated(inside, reach) & ~around[rows, columns]
     if not ring.any():  # the nearest pixels belong to other defects
-        inside, pixels, ring = part, image.astype(np.float32) / 255.0, ~mask
+        inside, pixels, ring = part, _unit(image), ~mask
     difference, texture = np.zeros(image.shape[2]), 1.0
     if ring.any():
         difference = pixels[inside].mean(0, dtype=np.float64) - pixels[ring].mean(0, dtype=np.float64)
@@ -103,6 +107,10 @@ def _described(
         count=count,
         box=(left, top, left + width, top + height),
     )
+
+
+def _unit(image: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def _elongation(part: NDArray[np.bool_], area: float) -> float:
