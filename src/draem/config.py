@@ -246,8 +246,14 @@ class SimulationConfig(Section):
         return self
 
 
+Parts = Literal["both", "discriminative", "reconstructive"]
+
+
 class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
+
+    parts: Parts = "both"
+    """Both sub-networks, or one alone, as in the paper's ablation; the reconstructive one needs a `score.map`."""
 
     reconstructive_width: Width = 128
     """Channels at full resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
@@ -331,6 +337,9 @@ class TrainingConfig(Section):
 class ScoreConfig(Section):
     """From anomaly map to image score and verdict."""
 
+    map: Literal["segmentation", "ssim", "msgms"] = "segmentation"
+    """The discriminative sub-network's map, or how unlike image and reconstruction are: SSIM, gradients (MSGMS)."""
+
     filter_size: Annotated[int, Field(ge=1, le=255)] = 21
     """Side of the mean filter (stride 1, zero padding) whose maximum is the image score; odd."""
     false_reject: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -356,6 +365,18 @@ class Config(Section):
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig
     score: ScoreConfig = ScoreConfig()
+
+    @model_validator(mode="after")
+    def _something_to_score(self) -> Self:
+        segments = self.score.map == "segmentation"
+        if (self.network.parts == "reconstructive" and segments) or (
+            self.network.parts == "discriminative" and not segments
+        ):
+            raise ValueError(
+                f"score.map={self.score.map} does not go with network.parts={self.network.parts}: "
+                "reconstructive needs ssim or msgms, discriminative needs segmentation"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The configuration as YAML that `Config.resolve(file=…)` reads back to an equal one."""

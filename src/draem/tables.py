@@ -51,7 +51,7 @@ def header_table(header: Header) -> Table:
     rows: dict[str, str] = {
         "preset": f"{header.config.preset}, widths {network.reconstructive_width}/{network.discriminative_width}",
         "input": f"{data.size[0]}×{data.size[1]} {header.colour_order}, {data.fit}",
-        "score": f"maximum after a {score.filter_size}×{score.filter_size} mean filter",
+        "score": f"maximum of the {score.map} map after a {score.filter_size}×{score.filter_size} mean filter",
         "origin": header.origin,
     }
     if header.thresholds is not None:

@@ -17,6 +17,7 @@ from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
 from draem.images import fit_image, plan_fit, read_image
 from draem.inspection.backends import Backend, Device, Images, open_backend
 from draem.inspection.prediction import Prediction
+from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
 
@@ -106,6 +107,7 @@ class Detector:
         inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
         images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
         maps, reconstructions = self._run(images)
+        maps = scored_maps(score.map, maps, images, reconstructions)
         if not np.isfinite(maps).all():
             # Not a number is above no threshold: every part would be accepted.
             raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")

@@ -193,7 +193,13 @@ class Trainer:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
         reconstruction, logits = self.model(anomalous)
         losses = draem_losses(
-            reconstruction, logits, simulated.normal, simulated.mask, recipe.ssim_weight, recipe.focal_gamma
+            reconstruction,
+            logits,
+            simulated.normal,
+            simulated.mask,
+            recipe.ssim_weight,
+            recipe.focal_gamma,
+            self.config.network.parts,
         )
         self.fabric.backward(losses.total / recipe.accumulate)
         terms = torch.stack((losses.total, losses.ssim, losses.l2, losses.focal)).detach()

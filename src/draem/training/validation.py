@@ -12,6 +12,7 @@ from torch import Tensor
 from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score
 from draem.network.draem import Draem, anomaly_map
 from draem.network.losses import draem_losses
@@ -62,9 +63,15 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
             simulated.mask,
             config.training.ssim_weight,
             config.training.focal_gamma,
+            config.network.parts,
         )
         losses.append(terms.total * len(samples))
-        maps = anomaly_map(logits.float()).cpu().numpy()
+        maps = scored_maps(
+            config.score.map,
+            anomaly_map(logits.float()).cpu().numpy(),
+            simulated.anomalous.cpu().numpy(),
+            reconstruction.float().cpu().numpy(),
+        )
         masks = simulated.mask[:, 0].cpu().numpy() > 0.5
         for found, mask in zip(maps, masks, strict=True):
             score = image_score(found, config.score.filter_size)
