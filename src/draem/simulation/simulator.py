@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
@@ -24,6 +23,7 @@ from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
 from draem.simulation.masks import MASKS
 from draem.simulation.rotation import rotate
+from draem.simulation.shapes import dilated, window_sums
 from draem.simulation.sources import open_sources
 from draem.simulation.structural import STRUCTURAL
 
@@ -32,6 +32,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _GREY = 1.5 / 255
 """Channels that differ by less, at every second pixel, make a grey image."""
 _CPU_CHUNK = 8
+_ROUND_ABOUT = 2
 _MASKS: tuple[MaskKind, ...] = get_args(MaskKind)
 _SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
 _PATCH, _CROPS = _SOURCES.index("patch"), _SOURCES.index("crops")
@@ -181,13 +182,15 @@ def _each_kind(kinds: Tensor, make: Callable[[int, Tensor], Tensor], device: tor
 
 
 def _visible(mask: Tensor, normal: Tensor, anomalous: Tensor, least: Tensor) -> Tensor:
-    """The mask where an image is changed by more than `least` (B) in some channel, or touches such a pixel.
+    """The mask where the image is changed by more than `least` (B) in the mean over the mask's pixels round about.
 
-    Taking away what is not there leaves nothing to find.
+    Taking away what is not there leaves nothing to find. Of the channels, the one that changed most counts.
     """
     change = (anomalous - normal).abs_().amax(1, keepdim=True)
-    seen = torch.gt(change, least[:, None, None, None], out=torch.empty_like(change))
-    return mask * functional.max_pool2d(seen, 5, stride=1, padding=2)
+    excess = window_sums(change - mask * least[:, None, None, None], _ROUND_ABOUT)  # outside, nothing has changed
+    seen = torch.gt(excess, 0.0, out=torch.empty_like(excess))
+    # Of a smaller change, what lies at the rim of a visible one belongs to it.
+    return mask * dilated(seen * mask, _ROUND_ABOUT)
 
 
 def _matched(source: Tensor, normal: Tensor) -> Tensor:
