@@ -69,10 +69,8 @@ class Simulator:
         self.channels = channels
         self.device = torch.device(device)
         self.foreign = open_sources(config, size, channels)
-        self.structural = dict(STRUCTURAL)
         if config.crops is not None and config.sources.crops:
             self.crops = Crops(config.crops, size, channels)
-            self.structural["crops"] = self.crops.images
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize
 
@@ -119,9 +117,10 @@ class Simulator:
         """Anomalous images, masks and sources, each sample with an anomaly."""
         config = self.config
         kinds = uniform(keys, Stream.KINDS, (3,))
+        masks = choose(kinds[:, 0], list(config.masks.model_dump().values()))
         sources = choose(kinds[:, 1], list(config.source_weights.values()))
-        mask = self._masks(keys, choose(kinds[:, 0], list(config.masks.model_dump().values())), sources, region)
-        source = self._sources(normal, mask, keys, sources, kinds[:, 2] < config.gradient_share)
+        mask, source = self._masks_and_sources(normal, keys, masks, sources, region)
+        source = self._blended(normal, source, mask, sources, kinds[:, 2] < config.gradient_share)
         foreign = sources < _FIRST_STRUCTURAL
         low, high = (torch.where(foreign, *bounds) for bounds in zip(config.beta, config.structural_beta, strict=True))
         beta = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
@@ -131,32 +130,47 @@ class Simulator:
             mask = _visible(mask, normal, anomalous, to_device(least, self.device))
         return anomalous, mask, source
 
-    def _masks(self, keys: Tensor, kinds: Tensor, sources: Tensor, region: Tensor | None) -> Tensor:
-        """Anomaly masks, B×1×H×W; crops bring their own."""
+    def _masks_and_sources(
+        self, normal: Tensor, keys: Tensor, masks: Tensor, sources: Tensor, region: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Where the anomalies lie, B×1×H×W, and what is to be seen there, B×C×H×W; crops bring their own masks."""
 
-        def make(kind: int, members: Tensor) -> Tensor:
+        def make(is_crop: int, members: Tensor) -> tuple[Tensor, Tensor]:
+            images, within = _some(normal, members), None if region is None else _some(region, members)
+            if is_crop:
+                return self.crops.draw(images, keys[members], within)
+            mask = self._masks(keys[members], masks[members], within)
+            return mask, self._sources(images, mask, keys[members], sources[members])
+
+        return _each_kind(sources == _CROPS, make, self.device)
+
+    def _masks(self, keys: Tensor, kinds: Tensor, region: Tensor | None) -> Tensor:
+        """Anomaly masks, B×1×H×W."""
+
+        def make(kind: int, members: Tensor) -> tuple[Tensor]:
             within = None if region is None else _some(region, members)
-            if kind < 0:
-                return self.crops.masks(keys[members], self.device, within)
-            return MASKS[_MASKS[kind]](keys[members], self.size, self.config, self.device, within)
+            return (MASKS[_MASKS[kind]](keys[members], self.size, self.config, self.device, within),)
 
-        return _each_kind(torch.where(sources == _CROPS, -1, kinds), make, self.device)
+        return _each_kind(kinds, make, self.device)[0]
 
-    def _sources(self, normal: Tensor, mask: Tensor, keys: Tensor, kinds: Tensor, by_gradient: Tensor) -> Tensor:
+    def _sources(self, normal: Tensor, mask: Tensor, keys: Tensor, kinds: Tensor) -> Tensor:
         """What is to be seen within the masks, B×C×H×W."""
 
-        def make(kind: int, members: Tensor) -> Tensor:
+        def make(kind: int, members: Tensor) -> tuple[Tensor]:
             name, images = _SOURCES[kind], _some(normal, members)
             if name in self.foreign:
-                return self._foreign(name, images, keys[members])
-            return self.structural[name](images, _some(mask, members), keys[members])
+                return (self._foreign(name, images, keys[members]),)
+            return (STRUCTURAL[name](images, _some(mask, members), keys[members]),)
 
-        source = _each_kind(kinds, make, self.device)
-        blended = (by_gradient & ((kinds == _PATCH) | (kinds == _CROPS))).nonzero()[:, 0]
-        if not len(blended):
+        return _each_kind(kinds, make, self.device)[0]
+
+    def _blended(self, normal: Tensor, source: Tensor, mask: Tensor, kinds: Tensor, by_gradient: Tensor) -> Tensor:
+        """The sources; of patches and crops, those that are to take their colours from the surroundings do so."""
+        members = (by_gradient & ((kinds == _PATCH) | (kinds == _CROPS))).nonzero()[:, 0]
+        if not len(members):
             return source
-        images, masks, pasted = (_some(whole, blended) for whole in (normal, mask, source))
-        return source.index_copy(0, to_device(blended, self.device), gradient_blend(images, pasted, masks))
+        images, pasted, masks = (_some(whole, members) for whole in (normal, source, mask))
+        return source.index_copy(0, to_device(members, self.device), gradient_blend(images, pasted, masks))
 
     def _foreign(self, kind: SourceKind, normal: Tensor, keys: Tensor) -> Tensor:
         """Textures, augmented, or flat colours; grey on grey images."""
@@ -172,13 +186,18 @@ def _some(tensor: Tensor, members: Tensor) -> Tensor:
     return tensor if len(members) == len(tensor) else tensor.index_select(0, to_device(members, tensor.device))
 
 
-def _each_kind(kinds: Tensor, make: Callable[[int, Tensor], Tensor], device: torch.device) -> Tensor:
-    """Make the samples of each kind in one call, and put them back into their order; kinds: int64 B on the CPU."""
+def _each_kind(
+    kinds: Tensor, make: Callable[[int, Tensor], tuple[Tensor, ...]], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Make the samples of each kind in one call, and put them back into their order; kinds: B on the CPU."""
     order = kinds.argsort(stable=True)
     present = sorted(set(kinds.tolist()))
     members = torch.split(order, [int((kinds == kind).sum()) for kind in present])
     parts = [make(kind, some) for kind, some in zip(present, members, strict=True)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts).index_select(0, to_device(order.argsort(), device))
+    if len(parts) == 1:
+        return parts[0]
+    back = to_device(order.argsort(), device)
+    return tuple(torch.cat(pieces).index_select(0, back) for pieces in zip(*parts, strict=True))
 
 
 def _visible(mask: Tensor, normal: Tensor, anomalous: Tensor, least: Tensor) -> Tensor:
