@@ -12,5 +12,5 @@ LUMA = (0.299, 0.587, 0.114)
 def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """An H×W×3 uint8 RGB image as H×W×`channels`: its brightness for one, else red, green, blue, red, and so on."""
     if channels == 1:
-        return np.rint(image @ np.array(LUMA)).astype(np.uint8)[:, :, None]
+        return np.asarray(np.rint(image @ np.array(LUMA)), np.uint8)[:, :, None]
     return image if channels == 3 else image[:, :, np.arange(channels) % 3]

@@ -34,14 +34,18 @@ class Crops:
 
     def __init__(self, folder: Path, size: tuple[int, int], channels: int = 3) -> None:
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder of crops: give one in simulation.crops, or set sources.crops to 0")
+            raise DataError(
+                f"{folder}: no such folder of crops: give one in simulation.crops, or set sources.crops to 0"
+            )
         images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         masks = {path for path in images if path.stem.endswith(_MASK)}
         with ThreadPoolExecutor() as pool:
             read = list(pool.map(lambda path: _crop(path, size), [path for path in images if path not in masks]))
         crops = [crop for crop in read if crop is not None]
         if not crops:
-            raise DataError(f"{folder}: holds no usable crops: put PNG with alpha there, or NAME.png with NAME_mask.png")
+            raise DataError(
+                f"{folder}: holds no usable crops: put PNG with alpha there, or NAME.png with NAME_mask.png"
+            )
         height, width = (max(crop.shape[axis] for crop in crops) for axis in (0, 1))
         # Colours times opacity, then opacity: what lies beyond a crop is transparent, and does not colour its edge.
         store = np.zeros((len(crops), height, width, channels + 1), np.uint8)

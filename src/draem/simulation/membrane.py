@@ -16,8 +16,8 @@ _FINE_SWEEPS, _SWEEPS = 1, 6
 def membrane(values: Tensor, known: Tensor) -> Tensor:
     """Keep `values` where `known`, and nearly solve Laplace's equation elsewhere; borders of the image are free.
 
-    values: B×C×H×W float32; known: B×1×H×W, 1 or 0. Returns B×C×H×W; zero where nothing at all is known. Errors are
-    about two hundredths of the values' range at most, and two thousandths in the mean.
+    values: B×C×H×W float32; known: B×1×H×W, 1 or 0. Returns B×C×H×W; zero where nothing at all is known. Off the
+    exact solution by up to about 4 % of the values' range, 1 % in the mean; of a ramp, 2 % and 0.3 %.
     """
     levels = [(values, known)]
     total, weight = values * known, known

@@ -19,6 +19,7 @@ from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
 from draem.simulation.augment import augment
 from draem.simulation.blending import gradient_blend
+from draem.simulation.channels import LUMA
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
 from draem.simulation.masks import MASKS
@@ -27,12 +28,10 @@ from draem.simulation.shapes import dilated, window_sums
 from draem.simulation.sources import open_sources
 from draem.simulation.structural import STRUCTURAL
 
-_LUMA = (0.299, 0.587, 0.114)
-"""Weights of the channels in the brightness that people see (ITU-R BT.601)."""
 _GREY = 1.5 / 255
 """Channels that differ by less, at every second pixel, make a grey image."""
 _CPU_CHUNK = 8
-_ROUND_ABOUT = 2
+_NEARBY = 2
 _MASKS: tuple[MaskKind, ...] = get_args(MaskKind)
 _SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
 _PATCH, _CROPS = _SOURCES.index("patch"), _SOURCES.index("crops")
@@ -41,7 +40,7 @@ _FIRST_STRUCTURAL = _PATCH
 
 @dataclass(frozen=True)
 class Simulated:
-    """One batch: images B×3×H×W float32 RGB in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
+    """One batch: images B×C×H×W float32 in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
 
     normal: the images, turned where the configuration says so: the reconstruction's target. It may share their memory.
     anomalous: the same with simulated anomalies; equal to `normal` where the sample is clean.
@@ -123,12 +122,11 @@ class Simulator:
         source = self._blended(normal, source, mask, sources, kinds[:, 2] < config.gradient_share)
         foreign = sources < _FIRST_STRUCTURAL
         low, high = (torch.where(foreign, *bounds) for bounds in zip(config.beta, config.structural_beta, strict=True))
-        beta = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
-        anomalous = torch.lerp(normal, source, mask * (1.0 - beta))
+        opacity = 1.0 - to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
         if not foreign.all():
-            least = torch.where(foreign, -1.0, config.visible)
-            mask = _visible(mask, normal, anomalous, to_device(least, self.device))
-        return anomalous, mask, source
+            change = (source - normal).abs_().amax(1, keepdim=True) * opacity  # of the channel that changed most
+            mask = _visible(mask, change, to_device(torch.where(foreign, -1.0, config.visible), self.device))
+        return torch.lerp(normal, source, mask * opacity), mask, source
 
     def _masks_and_sources(
         self, normal: Tensor, keys: Tensor, masks: Tensor, sources: Tensor, region: Tensor | None
@@ -142,7 +140,8 @@ class Simulator:
             mask = self._masks(keys[members], masks[members], within)
             return mask, self._sources(images, mask, keys[members], sources[members])
 
-        return _each_kind(sources == _CROPS, make, self.device)
+        mask, source = _each_kind(sources == _CROPS, make, self.device)
+        return mask, source
 
     def _masks(self, keys: Tensor, kinds: Tensor, region: Tensor | None) -> Tensor:
         """Anomaly masks, B×1×H×W."""
@@ -178,7 +177,7 @@ class Simulator:
         source = self.foreign[kind].draw(keys, self.device)
         if kind != "flat":
             source = augment(source, keys, config.augmentations, config.augmentations_drawn)
-        return _matched(source, normal) if config.source_colour == "match" else source
+        return _matched(source, normal) if config.source_colour == "match" and self.channels == 3 else source
 
 
 def _some(tensor: Tensor, members: Tensor) -> Tensor:
@@ -200,29 +199,32 @@ def _each_kind(
     return tuple(torch.cat(pieces).index_select(0, back) for pieces in zip(*parts, strict=True))
 
 
-def _visible(mask: Tensor, normal: Tensor, anomalous: Tensor, least: Tensor) -> Tensor:
-    """The mask where the image is changed by more than `least` (B) in the mean over the mask's pixels round about.
+def _visible(mask: Tensor, change: Tensor, least: Tensor) -> Tensor:
+    """The mask where an image changes (B×1×H×W) by more than `least` (B) in the mean over the mask's pixels nearby.
 
-    Taking away what is not there leaves nothing to find. Of the channels, the one that changed most counts.
+    Taking away what is not there leaves nothing to find.
     """
-    change = (anomalous - normal).abs_().amax(1, keepdim=True)
-    excess = window_sums(change - mask * least[:, None, None, None], _ROUND_ABOUT)  # outside, nothing has changed
+    excess = window_sums((change - least[:, None, None, None]) * mask, _NEARBY)
     seen = torch.gt(excess, 0.0, out=torch.empty_like(excess))
-    # Of a smaller change, what lies at the rim of a visible one belongs to it.
-    return mask * dilated(seen * mask, _ROUND_ABOUT)
+    # What changed less at the rim of a visible change belongs to it.
+    return mask * dilated(seen * mask, _NEARBY)
 
 
 def _matched(source: Tensor, normal: Tensor) -> Tensor:
     """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
     some = normal[:, :, ::2, ::2]
     chroma = (some.amax(1) - some.amin(1)).amax((1, 2))
-    luma = (source.new_tensor(_LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
+    luma = (source.new_tensor(LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
     return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
 
 
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
-    """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
-    parts = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
+    """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image.
+
+    Of more than three channels the first three are shown, of two the first.
+    """
+    whole = (simulated.normal, simulated.mask, simulated.source, simulated.anomalous)
+    parts = [part[:, :3] if part.shape[1] >= 3 else part[:, :1].expand(-1, 3, -1, -1) for part in whole]
     pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
     rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
     return sheet(rows, ("normal", "mask", "source", "augmented"))

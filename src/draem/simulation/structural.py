@@ -74,7 +74,9 @@ def relit(images: Tensor, draws: Tensor) -> Tensor:
         for column, bounds in enumerate(((0.85, 1.15), (-0.08, 0.08), (0.8, 1.2)))
     )
     grey = images.mean(1, keepdim=True)
-    return torch.lerp(grey, images, saturation).mul_(contrast).add_(brightness + 0.5 * (1.0 - contrast)).clamp_(0.0, 1.0)
+    return (
+        torch.lerp(grey, images, saturation).mul_(contrast).add_(brightness + 0.5 * (1.0 - contrast)).clamp_(0.0, 1.0)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- deform

@@ -28,9 +28,7 @@ def read_at(images: Tensor, rows: Tensor, columns: Tensor, *, beyond: str = "ref
     return grid_sample(images, grid, padding_mode=beyond, align_corners=False)
 
 
-def turned_places(
-    matrix: Tensor, centre: Tensor, origin: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def turned_places(matrix: Tensor, centre: Tensor, origin: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Rows and columns, B×H×W each, at which a pixel p is read: matrix · (p − centre) + origin.
 
     matrix: B×2×2, centre and origin: B×2, rows first, in pixels.
