@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from draem.simulation.blending import gradient_blend
-from draem.simulation.shapes import inner_border
+from draem.simulation.outlines import inner_border
 from planted import disc_masks, membrane_by_solving, smooth_images
 
 SIZE = (47, 60)

@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from draem.config import SimulationConfig, SourceWeights
 from draem.errors import DataError
-from draem.images import read_alpha
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, sample_keys, uniform
 from draem.simulation.simulator import Simulator
@@ -51,16 +50,16 @@ def disc(height: int, width: int) -> NDArray[np.uint8]:
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def test_alpha_is_read(tmp_path: Path) -> None:
-    rgb, alpha = colours(12, 17), np.random.default_rng(0).integers(0, 256, (12, 17), dtype=np.uint8)
-    write(tmp_path / "with.png", rgb, alpha)
-    write(tmp_path / "without.png", rgb)
-    cv2.imwrite(str(tmp_path / "deep.png"), np.dstack((rgb, alpha)).astype(np.uint16) * 257)
-    cv2.imwrite(str(tmp_path / "grey.png"), rgb[:, :, 0])
-    for name in ("with.png", "deep.png"):
-        np.testing.assert_array_equal(read_alpha(tmp_path / name), alpha)
-    assert read_alpha(tmp_path / "without.png") is None
-    assert read_alpha(tmp_path / "grey.png") is None
+def test_alpha_of_8_and_16_bits_is_read(tmp_path: Path) -> None:
+    rgb, alpha = colours(12, 17), np.random.default_rng(0).integers(1, 256, (12, 17), dtype=np.uint8)
+    write(tmp_path / "a.png", rgb, alpha)
+    cv2.imwrite(str(tmp_path / "b.png"), np.dstack((rgb[:, :, ::-1], alpha)).astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "c.png"), rgb[:, :, 0])
+    eight, sixteen, grey = Crops(tmp_path, SIZE).pixels.permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(eight[:, :, 3], alpha)
+    np.testing.assert_allclose(eight[:, :, :3], rgb * (alpha[:, :, None] / 255.0), atol=0.51)
+    np.testing.assert_array_equal(sixteen, eight)
+    np.testing.assert_array_equal(grey, np.dstack((*[rgb[:, :, 0]] * 3, np.full((12, 17), 255))))
 
 
 def test_three_ways_to_say_what_the_defect_is(tmp_path: Path) -> None:

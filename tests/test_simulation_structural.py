@@ -14,7 +14,7 @@ from torch import Tensor
 from draem.config import SimulationConfig, SourceWeights
 from draem.simulation.draws import Stream, choose, sample_keys, uniform
 from draem.simulation.membrane import membrane
-from draem.simulation.shapes import dilated, inner_border, outer_border, shape_of, window_sums
+from draem.simulation.outlines import dilated, inner_border, outer_border, shape_of, window_sums
 from draem.simulation.simulator import Simulator, _visible
 from draem.simulation.structural import (
     STRUCTURAL,

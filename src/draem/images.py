@@ -71,19 +71,6 @@ def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[
     return np.asarray(pixels > half)
 
 
-def read_alpha(path: Path) -> NDArray[np.uint8] | None:
-    """Read the opacity of an image file's pixels as H×W uint8, 255 opaque; none where the file has no alpha channel.
-
-    Raises:
-        ImageError: as `read_image`.
-    """
-    pixels = _decode(_read_bytes(path), str(path), cv2.IMREAD_UNCHANGED)
-    if pixels.ndim < 3 or pixels.shape[2] < 4:
-        return None
-    full = np.iinfo(pixels.dtype).max if pixels.dtype in (np.uint8, np.uint16) else 1.0
-    return np.rint(pixels[..., 3] * (255.0 / full)).astype(np.uint8)
-
-
 def _read_bytes(path: Path) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -95,11 +82,8 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decode(data: bytes, name: str, mode: int = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH) -> NDArray[Any]:
-    """Pixels as the file holds them: H×W, or H×W×C in OpenCV's order (blue first), Exif orientation applied.
-
-    mode: OpenCV's; with IMREAD_UNCHANGED alpha comes too, and orientation is not applied.
-    """
+def _decode(data: bytes, name: str) -> NDArray[Any]:
+    """Pixels as the file holds them: H×W, or H×W×C in OpenCV's order (blue first), Exif orientation applied."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     kind = file_format(data)
@@ -111,7 +95,9 @@ def _decode(data: bytes, name: str, mode: int = cv2.IMREAD_ANYCOLOR | cv2.IMREAD
     try:
         # Not IMREAD_COLOR_RGB: OpenCV 5.0 returns wrong channels for 16-bit TIFF with it. Not IMREAD_UNCHANGED: it
         # ignores the orientation.
-        pixels = cv2.imdecode(np.frombuffer(with_plain_alpha(data), np.uint8), mode)
+        pixels = cv2.imdecode(
+            np.frombuffer(with_plain_alpha(data), np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+        )
     except (cv2.error, MemoryError):
         pixels = None  # more pixels than OpenCV takes, or than there is memory for
     if pixels is None or pixels.size == 0:

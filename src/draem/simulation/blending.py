@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from draem.simulation.membrane import membrane
-from draem.simulation.shapes import inner_border
+from draem.simulation.outlines import inner_border
 
 
 def gradient_blend(normal: Tensor, source: Tensor, mask: Tensor) -> Tensor:

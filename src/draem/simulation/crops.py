@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from draem.errors import DataError, ImageError
-from draem.images import IMAGE_SUFFIXES, read_alpha, read_image, read_mask
+from draem.images import IMAGE_SUFFIXES, read_image, read_mask
 from draem.simulation.channels import with_channels
 from draem.simulation.draws import Stream, integers, to_device, uniform
 from draem.simulation.placing import points_in
@@ -108,12 +108,16 @@ def _crop(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
 
 
 def _opacity(path: Path) -> NDArray[np.uint8] | None:
-    """What of an image is the defect, H×W uint8, from the mask beside it or its alpha channel; none: no word of it."""
+    """What of a readable image is the defect, H×W uint8, by the mask beside it or its alpha; none: no word of it."""
     for suffix in IMAGE_SUFFIXES:
         mask = path.with_name(f"{path.stem}{_MASK}{suffix}")
         if mask.is_file():
             return read_mask(mask).astype(np.uint8) * np.uint8(255)
-    return read_alpha(path)
+    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim < 3 or pixels.shape[2] < 4:
+        return None
+    full = 1.0 if np.issubdtype(pixels.dtype, np.floating) else float(np.iinfo(pixels.dtype).max)
+    return np.asarray(np.rint(pixels[:, :, 3] * (255.0 / full)), np.uint8)
 
 
 def _fitted(crop: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -23,8 +23,8 @@ from draem.simulation.channels import LUMA
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
 from draem.simulation.masks import MASKS
+from draem.simulation.outlines import dilated, window_sums
 from draem.simulation.rotation import rotate
-from draem.simulation.shapes import dilated, window_sums
 from draem.simulation.sources import open_sources
 from draem.simulation.structural import STRUCTURAL
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from draem.config import SourceKind
 from draem.simulation.draws import Stream, to_device, uniform
 from draem.simulation.membrane import membrane, neighbours
-from draem.simulation.shapes import outer_border, shape_of
+from draem.simulation.outlines import outer_border, shape_of
 from draem.simulation.warping import pixel_places, read_at, turned_places, turns_and_flips
 
 StructuralSource = Callable[[Tensor, Tensor, Tensor], Tensor]

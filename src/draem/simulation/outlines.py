@@ -1,4 +1,4 @@
-"""Masks as shapes: their border, box, centre and thickness, without waiting for the device."""
+"""The outlines of masks: their border, box, centre and thickness, without waiting for the device."""
 
 from __future__ import annotations
 
