@@ -116,7 +116,7 @@ def _opacity(path: Path) -> NDArray[np.uint8] | None:
     pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim < 3 or pixels.shape[2] < 4:
         return None
-    full = 1.0 if np.issubdtype(pixels.dtype, np.floating) else float(np.iinfo(pixels.dtype).max)
+    full = {1: 255.0, 2: 65535.0}.get(pixels.dtype.itemsize, 1.0)  # 8 bits, 16 bits, floats
     return np.asarray(np.rint(pixels[:, :, 3] * (255.0 / full)), np.uint8)
 
 
