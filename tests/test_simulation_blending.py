@@ -55,6 +55,11 @@ def test_what_cannot_be_blended_stays() -> None:
     whole = torch.ones(5, 1, *SIZE)
     torch.testing.assert_close(gradient_blend(NORMAL, SOURCE, whole), SOURCE)
     assert gradient_blend(NORMAL, SOURCE, 0.0 * whole).isfinite().all()
+    # A line of three pixels is two thirds border, one of four pixels half.
+    for width, stays in ((3, True), (4, False)):
+        line = torch.zeros(5, 1, *SIZE)
+        line[:, :, 20 : 20 + width] = 1.0
+        assert torch.equal(gradient_blend(NORMAL, SOURCE, line), SOURCE) is stays
 
 
 def test_a_sample_does_not_depend_on_the_batch() -> None:
