@@ -17,7 +17,7 @@ import draem
 SOURCE = Path(draem.__file__).parent
 FLOORS = (
     (
-        *("errors", "files", "tifftags", "imagefiles", "imageheaders", "images", "pictures"),
+        *("errors", "files", "pixels", "tifftags", "arrayfiles", "imagefiles", "imageheaders", "images", "pictures"),
         *("presets", "settings", "config", "modelfile", "pages"),
     ),
     ("data",),

@@ -13,13 +13,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from draem.arrayfiles import ARRAY_START, array_damage
 from draem.tifftags import TIFF_STARTS, read_pages
 
 _ENDS_EARLY = "the file ends early"
 
 
 def file_format(data: bytes) -> str | None:
-    """Name of the image format by the first bytes, not by the file's suffix: PNG, JPEG, BMP, TIFF, WebP, or None."""
+    """Name of the format by the first bytes, not by the suffix: PNG, JPEG, BMP, TIFF, WebP, NumPy, or None."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -28,6 +29,8 @@ def file_format(data: bytes) -> str | None:
         return "TIFF"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
+    if data.startswith(ARRAY_START):
+        return "NumPy"
     # Two letters are a weak sign (a text may start with them): the size of the BMP info header must be a known one.
     if data.startswith(b"BM") and data[14:18] in [struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124)]:
         return "BMP"
@@ -36,7 +39,7 @@ def file_format(data: bytes) -> str | None:
 
 def damage(data: bytes) -> str | None:
     """What is wrong with an image file's bytes, in a few words, or None when every mark of a whole file is there."""
-    checks = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp, "BMP": _bmp}
+    checks = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp, "BMP": _bmp, "NumPy": array_damage}
     check = checks.get(file_format(data) or "")
     try:
         return check(data) if check else None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from draem.arrayfiles import read_array_header
 from draem.imagefiles import file_format
 from draem.tifftags import Page, read_pages
 
@@ -26,7 +27,7 @@ class ImageHeader:
     """What a file says of its pixels; sizes in pixels, as stored: before the orientation is applied."""
 
     format: str
-    """PNG, JPEG, BMP, TIFF or WebP."""
+    """PNG, JPEG, BMP, TIFF, WebP or NumPy."""
     height: int
     width: int
     channels: int
@@ -44,13 +45,25 @@ class ImageHeader:
     pages: int = 1
     """Pages of a TIFF file, reduced ones not counted; frames of an animation."""
 
+    @property
+    def stacked(self) -> bool:
+        """Whether each page is one channel."""
+        return self.format == "TIFF" and self.pages > 1 and self.colour == "grey"
+
+    @property
+    def samples(self) -> int:
+        """Channels that reading gives: a stack's, 1 for grey, 3 for colours of any kind."""
+        if self.stacked:
+            return self.pages
+        return self.channels if self.format == "NumPy" else 1 if self.colour == "grey" else 3
+
 
 def read_header(data: bytes) -> ImageHeader | None:
     """Read the header of an image file from its bytes, or from the first of them.
 
     None if it is none of the formats, or ends before all that tells size, channels and depth.
     """
-    readers = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp, "BMP": _bmp}
+    readers = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp, "BMP": _bmp, "NumPy": _array}
     reader = readers.get(file_format(data) or "")
     try:
         header = reader(data) if reader else None
@@ -258,6 +271,18 @@ def _bmp_greys(data: bytes, start: int, colours: int, width: int) -> bool:
     if len(table) < min(colours, 256) * width:
         raise struct.error
     return table[0::width] == table[1::width] == table[2::width]
+
+
+# --------------------------------------------------------------------------------------------------------------- NumPy
+
+
+def _array(data: bytes) -> ImageHeader:
+    header = read_array_header(data)
+    height, width, channels = header.shape
+    colours: dict[int, Colour] = {1: "grey", 3: "rgb"}
+    colour = colours.get(channels, "other")
+    floating = header.dtype.kind == "f"
+    return ImageHeader("NumPy", height, width, channels, 8 * header.dtype.itemsize, floating, colour, alpha=False)
 
 
 # ----------------------------------------------------------------------------------------------------- what they share

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from draem.config import SimulationConfig
 from draem.pictures import sheet
+from draem.pixels import view
 from draem.simulation.augment import augment
 from draem.simulation.draws import Stream, to_device, uniform
 from draem.simulation.masks import perlin_masks
@@ -30,7 +31,7 @@ _CPU_CHUNK = 8
 
 @dataclass(frozen=True)
 class Simulated:
-    """One batch: images B×3×H×W float32 RGB in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
+    """One batch: images B×C×H×W float32 in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
 
     normal: the images, turned where the configuration says so: the reconstruction's target. It may share their memory.
     anomalous: the same with simulated anomalies; equal to `normal` where the sample is clean.
@@ -46,25 +47,29 @@ class Simulated:
 class Simulator:
     """Makes simulated anomalies from normal images.
 
-    config: what to draw. size: (H, W) of the images. device: where they are and the work is done.
+    config: what to draw. size: (H, W) of the images. device: where they are and the work is done. channels: of the
+    images; textures become grey for one, and repeat their three for more.
     Raises DataError if `config.textures` names a folder without readable images.
     """
 
-    def __init__(self, config: SimulationConfig, size: tuple[int, int], device: torch.device | str) -> None:
+    def __init__(
+        self, config: SimulationConfig, size: tuple[int, int], device: torch.device | str, channels: int = 3
+    ) -> None:
         self.config = config
         self.size = size
+        self.channels = channels
         self.device = torch.device(device)
         self.source = open_source(config.textures, size)
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize
 
     def __call__(self, images: Tensor, keys: Tensor) -> Simulated:
-        """Simulate: images B×3×H×W float32 in [0, 1] on the device, keys int64 B on the CPU (`draws.sample_keys`).
+        """Simulate: images B×C×H×W float32 in [0, 1] on the device, keys int64 B on the CPU (`draws.sample_keys`).
 
         The same images and keys give the same result, bit for bit, on one device. Nothing waits for the device.
         """
-        if images.shape != (len(keys), 3, *self.size):
-            expected = f"{len(keys)}×3×{self.size[0]}×{self.size[1]}"
+        if images.shape != (len(keys), self.channels, *self.size):
+            expected = f"{len(keys)}×{self.channels}×{self.size[0]}×{self.size[1]}"
             raise ValueError(f"images must be {expected}, one for each key, not {'×'.join(map(str, images.shape))}")
         # Under mixed precision, autocast would turn the noise's matrix products into bfloat16.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -96,7 +101,9 @@ class Simulator:
         mask = perlin_masks(keys, self.size, config, self.device)
         source = self.source.draw(keys, self.device)
         source = augment(source, keys, config.augmentations, config.augmentations_drawn)
-        if config.source_colour == "match":
+        if self.channels != 3:
+            source = _in_channels(source, self.channels)
+        elif config.source_colour == "match":
             source = _matched(source, normal)
         low, high = config.beta
         opacity = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
@@ -107,13 +114,21 @@ def _matched(source: Tensor, normal: Tensor) -> Tensor:
     """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
     some = normal[:, :, ::2, ::2]
     chroma = (some.amax(1) - some.amin(1)).amax((1, 2))
-    luma = (source.new_tensor(_LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
-    return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
+    return torch.where((chroma < _GREY)[:, None, None, None], _luma(source), source)
+
+
+def _in_channels(source: Tensor, channels: int) -> Tensor:
+    """Textures for images that are not RGB: their luma for one channel, else their three again and again."""
+    return _luma(source) if channels == 1 else source[:, torch.arange(channels, device=source.device) % 3]
+
+
+def _luma(source: Tensor) -> Tensor:
+    return (source.new_tensor(_LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
 
 
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
     """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
-    parts = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
-    pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
+    parts = (simulated.normal, simulated.mask, simulated.source, simulated.anomalous)
+    pixels = [view(part.cpu().permute(0, 2, 3, 1).numpy()) for part in parts]
     rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
     return sheet(rows, ("normal", "mask", "source", "augmented"))
