@@ -50,7 +50,8 @@ def convert(raw: NDArray[Any], wanted: PixelFormat, name: str) -> Pixels:
     Raises:
         ImageError: another type, floats outside [0, 1] without a range, or channels that do not fit.
     """
-    samples = raw[..., None] if raw.ndim == 2 else raw
+    samples = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    samples = samples[..., None] if samples.ndim == 2 else samples
     found = samples.shape[2]
     if found != wanted.channels and {found, wanted.channels} != {1, 3}:
         raise ImageError(f"{name}: has {_counted(found)}, {wanted.channels} expected")
