@@ -105,6 +105,19 @@ def test_sixteen_bits(kind: str, channels: int, turn: int, tmp_path: Path) -> No
     _check(data, stored, turn, tmp_path / "x")
 
 
+def test_sixteen_bit_png_of_grey_with_alpha(tmp_path: Path) -> None:
+    """Neither Pillow nor OpenCV writes it; OpenCV reads it as three channels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    stored = DEEP[..., [0, 3]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in stored)
+    parts = (b"IHDR", struct.pack(">IIBBBBB", 23, 17, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    _check(data, stored, 1, tmp_path / "x")
+
+
 @pytest.mark.parametrize(("kind", "channels"), EIGHT)
 def test_palettes(kind: str, channels: int, tmp_path: Path) -> None:
     if kind == "WEBP" or channels != 3:

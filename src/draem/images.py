@@ -142,7 +142,9 @@ def _decode_picture(data: bytes, header: ImageHeader) -> NDArray[Any] | None:
         pixels = cv2.imdecode(encoded, flags)
     except (cv2.error, MemoryError):
         return None  # more pixels than OpenCV takes, or than there is memory for
-    return pixels if pixels is None or pixels.ndim == 2 else pixels[..., 2::-1]
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    return pixels[..., 0] if header.colour == "grey" else pixels[..., 2::-1]  # grey with alpha may come as colours
 
 
 @cache
