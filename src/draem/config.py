@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from draem.errors import ConfigError
+from draem.pixels import MOST_CHANNELS, PixelFormat
 from draem.presets import PRESETS
 from draem.settings import flat, nested, read_yaml, stack
 
@@ -56,6 +57,12 @@ Size = Annotated[
 """Height and width in pixels; a single number means a square."""
 
 
+def _channels(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CHANNELS):
+        raise ValueError(f"auto, or a number from 1 to {MOST_CHANNELS}")
+    return value
+
+
 class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
@@ -63,6 +70,12 @@ class DataConfig(Section):
     """A plain folder of good images, or the MVTec AD layout; `auto` finds out."""
     size: Size = (256, 256)
     """Height and width of the network's input in pixels; one number: a square."""
+    channels: Annotated[Literal["auto"] | int, BeforeValidator(_channels)] = "auto"
+    """Of the network: 1 grey, 3 RGB, else a stack's; `auto`: 1 if all good images are grey, their number for stacks."""
+    depth: Literal["auto", 8, 16] = "auto"
+    """Bits of one channel that are kept; `auto`: 16 if any good image has more than 8."""
+    value_range: tuple[float, float] | None = None
+    """Raw values that become black and white, such as 0, 4095 for 12 bits in 16; none: all that the type holds."""
     fit: Literal["resize", "letterbox"] = "resize"
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge."""
     interpolation: Literal["area", "linear"] = "area"
@@ -75,6 +88,18 @@ class DataConfig(Section):
     """Share of the good images held out for validation with simulated defects."""
     calibrate_share: Share = 0.1
     """Share of the good images held out for the threshold; no image has two jobs."""
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """The pixels of the network; what is not resolved stands for RGB of 8 bits, as in models of older versions."""
+        channels = 3 if self.channels == "auto" else self.channels
+        return PixelFormat(channels, 8 if self.depth == "auto" else self.depth, self.value_range)
+
+    @model_validator(mode="after")
+    def _range_ordered(self) -> Self:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range: the lower value comes first")
+        return self
 
     @model_validator(mode="after")
     def _some_left_to_train(self) -> Self:

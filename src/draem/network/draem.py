@@ -70,7 +70,7 @@ class _ReconstructiveDecoder(nn.Module):
 
 
 class ReconstructiveSubNetwork(nn.Module):
-    """Restores the normal image: B×3×H×W in [0,1] → B×3×H×W, not clipped. Sides divide by 16."""
+    """Restores the normal image: B×C×H×W in [0,1] → B×C×H×W, not clipped. Sides divide by 16."""
 
     def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _DiscriminativeDecoder(nn.Module):
 
 
 class DiscriminativeSubNetwork(nn.Module):
-    """Maps the anomaly: [reconstruction, image] B×6×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32."""
+    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32."""
 
     def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
         super().__init__()

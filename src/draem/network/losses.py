@@ -40,9 +40,9 @@ def draem_losses(
     """The paper's loss; of a sub-network alone, the other's terms are zero.
 
     Args:
-        reconstruction: B×3×H×W, what the reconstructive sub-network made of the simulated anomaly.
+        reconstruction: B×C×H×W, what the reconstructive sub-network made of the simulated anomaly.
         logits: B×2×H×W, normal and anomalous.
-        normal: B×3×H×W in [0,1], the image before the anomaly.
+        normal: B×C×H×W in [0,1], the image before the anomaly.
         mask: B×1×H×W, 1 where anomalous, else 0.
         ssim_weight: λ of the reconstruction loss.
         focal_gamma: γ of the focal loss.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
+from draem.pixels import view
 from draem.simulation.augment import augment
 from draem.simulation.blending import gradient_blend
 from draem.simulation.channels import LUMA
@@ -220,12 +221,8 @@ def _matched(source: Tensor, normal: Tensor) -> Tensor:
 
 
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
-    """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image.
-
-    Of more than three channels the first three are shown, of two the first.
-    """
-    whole = (simulated.normal, simulated.mask, simulated.source, simulated.anomalous)
-    parts = [part[:, :3] if part.shape[1] >= 3 else part[:, :1].expand(-1, 3, -1, -1) for part in whole]
-    pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
+    """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
+    parts = (simulated.normal, simulated.mask, simulated.source, simulated.anomalous)
+    pixels = [view(part.cpu().permute(0, 2, 3, 1).numpy()) for part in parts]
     rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
     return sheet(rows, ("normal", "mask", "source", "augmented"))

@@ -17,6 +17,7 @@ from draem.inspection.scoring import image_score
 from draem.network.draem import Draem, anomaly_map
 from draem.network.losses import draem_losses
 from draem.pictures import heat_map, sheet
+from draem.pixels import view
 from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
@@ -92,8 +93,7 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
 
 
 def _pictures(images: Tensor) -> NDArray[np.uint8]:
-    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return view(images.float().cpu().permute(0, 2, 3, 1).numpy())
 
 
 def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
