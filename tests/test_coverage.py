@@ -24,9 +24,10 @@ from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
 from draem.errors import DataError
 from draem.images import read_image, write_image
+from draem.pixels import view
 from draem.simulation import coverage
 from draem.simulation.coverage import FEATURES, WORDS, RealDefect, compare
-from draem.simulation.simulator import Simulator, pixels
+from draem.simulation.simulator import Simulator
 from draem.simulation.structural import STRUCTURAL
 from draem.simulation.survey import Stage, survey
 
@@ -166,7 +167,7 @@ def test_a_survey_counts_what_one_batch_shows(woven_tree: Path) -> None:
     whole = stage.simulate(simulator, torch.arange(21))
     masks = whole.mask[:, 0].numpy() > 0.5
     assert surveyed.areas == pytest.approx(masks.mean((1, 2)).tolist())
-    told = [describe(image, mask) for image, mask in zip(pixels(whole.anomalous), masks, strict=True)]
+    told = [describe(image, mask) for image, mask in zip(stage.as_files(whole.anomalous), masks, strict=True)]
     assert surveyed.counts == [len(defects) for defects in told]
     assert max(surveyed.counts) > 8
     assert len(surveyed.defects) == sum(min(8, len(defects)) for defects in told)
@@ -241,6 +242,16 @@ def test_comparing_writes_and_says_all(run_cli: Run, woven_tree: Path, tmp_path:
     assert "development set" in done.err
 
 
+def test_one_channel_of_sixteen_bits(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
+    root = planted(woven_tree, tmp_path / "woven")
+    grey = ("--set", "data.channels=1", "--set", "data.depth=16")
+    done = run_cli("simulate", root, "--out", tmp_path / "x.png", *QUICK, *grey, "--compare", "--json")
+    assert done.code == 0
+    told = json.loads(done.out.splitlines()[-1])["coverage"]
+    assert told["by_kind"]["half"] == {"defects": 3, "covered": 0.0}
+    assert all(abs(one["defect"]["brightness"]) == pytest.approx(one["defect"]["contrast"]) for one in told["outside"])
+
+
 def test_comparing_without_real_defects_is_one_line(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
     done = run_cli("simulate", woven_tree / "train" / "good", "--out", tmp_path / "x.png", *QUICK, "--compare")
     assert done.code == 1
@@ -264,14 +275,16 @@ def test_without_matplotlib_the_rest_is_written(
 
 def test_simulated_defects_cover_themselves(woven_tree: Path, tmp_path: Path, run_cli: Run) -> None:
     """What the simulator draws, written to files as if it were real, comes back as covered."""
-    batch = stage_of(woven_tree).simulate(simulator_of(mask_threshold=(0.3, 0.6)), torch.arange(1000, 1030))
+    stage = stage_of(woven_tree)
+    batch = stage.simulate(simulator_of(mask_threshold=(0.3, 0.6)), torch.arange(1000, 1030))
+    images = view(stage.as_files(batch.anomalous))
     masks = batch.mask[:, 0].numpy() > 0.5
     root = tmp_path / "again"
     shutil.copytree(woven_tree / "train", root / "train")
-    for index, (image, mask) in enumerate(zip(pixels(batch.anomalous), masks, strict=True)):
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         write_defect(root, "simulated", index, image, mask)
     done = run_cli("simulate", root, "--out", tmp_path / "x.png", *QUICK, "--compare", "--json")
     found = json.loads(done.out.splitlines()[-1])["coverage"]
-    expected = sum(len(describe(image, mask)) for image, mask in zip(pixels(batch.anomalous), masks, strict=True))
+    expected = sum(len(describe(image, mask)) for image, mask in zip(images, masks, strict=True))
     assert found["real"] == expected > 100
     assert found["covered"] >= 0.93

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from draem.data.defects import Defect, describe
+from draem.pixels import Pixels
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -23,7 +24,7 @@ def rectangle(height: int, width: int, size: tuple[int, int] = (128, 128)) -> Ma
     return mask
 
 
-def only(image: Image, mask: Mask) -> Defect:
+def only(image: Pixels, mask: Mask) -> Defect:
     (defect,) = describe(image, mask)
     return defect
 
@@ -90,7 +91,7 @@ def test_channels_of_any_number_count_alike() -> None:
 def test_sixteen_bits_are_the_same_as_eight() -> None:
     mask = rectangle(12, 30)
     image = np.where(mask[..., None], 60 + noise(5), 128 + noise(9, 1)).round().astype(np.uint8)
-    fine, coarse = vars(only(image.astype(np.uint16) * 257, mask)), vars(only(image, mask))  # type: ignore[arg-type]
+    fine, coarse = vars(only(image.astype(np.uint16) * 257, mask)), vars(only(image, mask))
     for key, value in coarse.items():
         assert fine[key] == pytest.approx(value, rel=1e-5), key
 

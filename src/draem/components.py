@@ -11,8 +11,8 @@ from torch import Tensor
 
 from draem.config import MaskWeights, SimulationConfig, SourceKind, SourceWeights
 from draem.pictures import sheet
+from draem.pixels import view
 from draem.simulation.masks import MASKS
-from draem.simulation.simulator import Simulator, pixels
 from draem.simulation.structural import STRUCTURAL
 from draem.simulation.survey import Stage
 
@@ -58,17 +58,17 @@ def _only(config: SimulationConfig, source: SourceKind, mask: str = "") -> Simul
 def _telling(config: SimulationConfig, stage: Stage) -> Tensor:
     """Of the first samples, those whose masks come closest to a tenth of the image."""
     samples = torch.arange(_LOOKED_THROUGH)
-    masks = stage.simulate(Simulator(config, stage.bank.size, "cpu"), samples).mask
+    masks = stage.simulate(stage.simulator(config), samples).mask
     return samples[(masks.mean((1, 2, 3)) - _TELLING).abs().argsort(stable=True)[:_SAMPLES]]
 
 
 def _columns(configs: dict[Any, SimulationConfig], part: str, stage: Stage, samples: Tensor) -> NDArray[np.uint8]:
     """A column for each configuration; for each sample a row with this part of it, and one with the image."""
-    columns = [stage.simulate(Simulator(config, stage.bank.size, "cpu"), samples) for config in configs.values()]
+    columns = [stage.simulate(stage.simulator(config), samples) for config in configs.values()]
     rows, captions = [], []
     for index in range(len(samples)):
         for name in (part, "anomalous"):
             shown = [getattr(column, name)[index : index + 1] for column in columns]
-            rows.append([pixels(image.expand(-1, 3, -1, -1))[0] for image in shown])
+            rows.append([view(image[0].permute(1, 2, 0).numpy()) for image in shown])
             captions.append("augmented" if name == "anomalous" else part)
     return sheet(rows, list(configs), captions, cell=_CELL)

@@ -118,7 +118,7 @@ def _scatter(axes: Axes, coverage: Coverage, features: tuple[str, str], kinds: S
         some = of == kind
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
         axes.scatter(x[some], y[some], s=16, color=colour, marker=marker, linewidths=0, alpha=0.85, label=kind)
-    axes.scatter(x[outside], y[outside], s=70, facecolors="none", edgecolors="black", linewidths=0.9, label="outside")
+    axes.scatter(x[outside], y[outside], s=48, facecolors="none", edgecolors="black", linewidths=0.6, label="outside")
     for feature, set_scale, set_label in (
         (across, axes.set_xscale, axes.set_xlabel),
         (up, axes.set_yscale, axes.set_ylabel),

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 
 from draem.components import component_sheet
-from draem.config import Config
+from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank
 from draem.data.defects import describe
+from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError, MissingExtraError
 from draem.files import atomic_write
-from draem.images import fit_image, read_image, write_image
+from draem.images import fit_image, read_pixels, write_image
 from draem.plots import coverage_plot, statistics_plot
 from draem.simulation.coverage import Coverage, RealDefect, compare
-from draem.simulation.simulator import Simulator, contact_sheet
+from draem.simulation.simulator import contact_sheet
 from draem.simulation.survey import Stage, survey
 
 Progress = Callable[[int, int], None]
@@ -69,10 +70,11 @@ def write_preview(
     if not dataset.train_good:
         raise DataError(f"{data}: no good images to simulate on")
     marked = _marked(dataset) if comparing else ()
-    with _bank(dataset, config, max(count, _IMAGES), seed) as bank:
+    data_config, _ = resolve_format(config.data, [sample.path for sample in dataset.train_good])
+    with _bank(dataset, data_config, max(count, _IMAGES), seed) as bank:
         stage = Stage(bank, seed)
         settings = config.simulation.model_copy(update={"clean_share": 0.0})  # clean samples show nothing
-        simulator = Simulator(settings, bank.size, "cpu")
+        simulator = stage.simulator(settings)
         write_image(out, contact_sheet(stage.simulate(simulator, torch.arange(count))))
         pictures = [out, _beside(out, "components")]
         write_image(pictures[1], component_sheet(settings, stage))
@@ -80,7 +82,7 @@ def write_preview(
     left_out = [reason for _, reason in bank.skipped]
     coverage = None
     if comparing:
-        real, unread = _described(marked, config)
+        real, unread = _described(marked, data_config)
         left_out += unread
         coverage = compare(real, surveyed.defects)
         told = json.dumps(coverage.to_dict(), indent=1, allow_nan=False)
@@ -111,23 +113,23 @@ def _marked(dataset: Dataset) -> tuple[Sample, ...]:
     return marked
 
 
-def _bank(dataset: Dataset, config: Config, count: int, seed: int) -> ImageBank:
+def _bank(dataset: Dataset, config: DataConfig, count: int, seed: int) -> ImageBank:
     good = dataset.train_good
     chosen = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:count].tolist()
-    return ImageBank.load([good[index].path for index in chosen], config.data)
+    return ImageBank.load([good[index].path for index in chosen], config)
 
 
-def _described(marked: tuple[Sample, ...], config: Config) -> tuple[list[RealDefect], list[str]]:
+def _described(marked: tuple[Sample, ...], config: DataConfig) -> tuple[list[RealDefect], list[str]]:
     """The real defects as the network would see them, and which images cannot be read, and why."""
     real, unread = [], []
     for sample in marked:
         assert sample.truth is not None
         try:
-            image = read_image(sample.path)
-            mask = load_truth(sample.truth, image.shape[:2], config.data)
+            image = read_pixels(sample.path, config.pixel_format)
+            mask = load_truth(sample.truth, (image.shape[0], image.shape[1]), config)
         except ImageError as error:
             unread.append(str(error))
             continue
-        fitted = fit_image(image, config.data.size, config.data.fit, config.data.interpolation)
+        fitted = fit_image(image, config.size, config.fit, config.interpolation)
         real += [RealDefect(sample.name, sample.defect, defect) for defect in describe(fitted, mask)]
     return real, unread

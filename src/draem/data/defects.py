@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from draem.pixels import Pixels
+
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness that people see (ITU-R BT.601)."""
 _LEVEL = 1.0 / 255.0
@@ -44,7 +46,7 @@ class Defect:
     """Left, top, right, bottom in pixels; right and bottom excluded."""
 
 
-def describe(image: NDArray[np.uint8 | np.uint16], mask: NDArray[np.bool_], most: int | None = None) -> list[Defect]:
+def describe(image: Pixels, mask: NDArray[np.bool_], most: int | None = None) -> list[Defect]:
     """Describe each connected defect of an image, the largest first.
 
     What lies closer together than about a sixtieth of the image's shorter side is one defect: scratches are broken by
@@ -75,7 +77,7 @@ def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[tuple[int, 
 
 
 def _described(
-    image: NDArray[np.uint8 | np.uint16],
+    image: Pixels,
     part: NDArray[np.bool_],
     mask: NDArray[np.bool_],
     around: NDArray[np.bool_],
@@ -109,7 +111,7 @@ def _described(
     )
 
 
-def _unit(image: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
+def _unit(image: Pixels) -> NDArray[np.float32]:
     return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 

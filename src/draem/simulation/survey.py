@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from draem.config import SimulationConfig
 from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
+from draem.pixels import Pixels
 from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
-from draem.simulation.simulator import Simulated, Simulator, pixels
+from draem.simulation.simulator import Simulated, Simulator
 
 _BATCH = 8
 _DESCRIBED = 8
@@ -26,10 +29,20 @@ class Stage:
     bank: ImageBank
     seed: int
 
+    def simulator(self, config: SimulationConfig) -> Simulator:
+        """What simulates on these images, on the CPU."""
+        return Simulator(config, self.bank.size, "cpu", self.bank[0].shape[-1])
+
     def simulate(self, simulator: Simulator, samples: Tensor) -> Simulated:
         """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
         images = load_batch(self.bank, samples % len(self.bank), simulator.device)
         return simulator(images, sample_keys(self.seed, 0, samples))
+
+    def as_files(self, images: Tensor) -> Pixels:
+        """Images, B×C×H×W in [0, 1], with the steps of the bank's: B×H×W×C."""
+        dtype = self.bank[0].dtype
+        levels = images.cpu().clamp(0, 1).mul(np.iinfo(dtype).max).round()
+        return np.asarray(levels.permute(0, 2, 3, 1).numpy(), dtype)
 
 
 @dataclass(frozen=True)
@@ -53,14 +66,14 @@ def survey(
     """
     found = Survey([], [], [])
     for samples in torch.split(torch.arange(count), _BATCH):
-        _add(found, stage.simulate(simulator, samples))
+        _add(found, stage, stage.simulate(simulator, samples))
         progress(int(samples[-1]) + 1, count)
     return found
 
 
-def _add(found: Survey, simulated: Simulated) -> None:
+def _add(found: Survey, stage: Stage, simulated: Simulated) -> None:
     masks = (simulated.mask[:, 0] > 0.5).cpu().numpy()
-    for image, mask in zip(pixels(simulated.anomalous), masks, strict=True):
+    for image, mask in zip(stage.as_files(simulated.anomalous), masks, strict=True):
         defects = describe(image, mask, _DESCRIBED)
         found.areas.append(float(mask.mean()))
         found.counts.append(defects[0].count if defects else 0)
