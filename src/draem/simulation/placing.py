@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from draem.simulation.draws import to_device
+
 
 def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Tensor:
     """Draw pixels evenly from the region of each image: B×N×2 float32 rows and columns.
@@ -14,7 +16,7 @@ def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Te
     """
     height, width = size
     if region is None:
-        return draws * draws.new_tensor([height, width])
+        return draws * to_device(torch.tensor([height, width], dtype=draws.dtype), draws.device)
     inside = (region.flatten(1) > 0.5).to(torch.int32)
     inside = torch.where(inside.sum(1, keepdim=True) > 0, inside, 1)
     ends = inside.cumsum(1)  # integers: the same sums on every device
