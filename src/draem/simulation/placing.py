@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from draem.simulation.draws import Stream, to_device, uniform
+
 
 def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Tensor:
     """Draw pixels evenly from the region of each image: B×N×2 float32 rows and columns.
@@ -22,3 +24,26 @@ def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Te
     place = torch.searchsorted(ends, wanted).clamp_(max=height * width - 1)
     pixel = torch.stack((place.div(width, rounding_mode="floor"), place % width), dim=2)
     return pixel + draws[..., 1:]  # anywhere within the pixel
+
+
+def pixels_of(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Points, B×N×2 rows and columns, as int64 B×N positions in the flattened image."""
+    rows, columns = (points[..., axis].long().clamp_(0, size[axis] - 1) for axis in (0, 1))
+    return rows * size[1] + columns
+
+
+def anchors(keys: Tensor, box: Tensor, size: tuple[int, int], device: torch.device, region: Tensor | None) -> Tensor:
+    """Draw where shapes lie, B×N×2 float32 rows and columns on the device: anywhere within the region.
+
+    keys: int64 B on the CPU. box: B×N×2×2 on the CPU, how far each shape reaches from its anchor: least row and column
+    (at most 0), then greatest. Where there is no region, shapes that fit into the image lie wholly within it.
+    """
+    draws = uniform(keys, Stream.REGION, tuple(box.shape[1:3]))
+    if region is not None:
+        return points_in(region, to_device(draws, device), size)
+    whole = torch.tensor(size, dtype=box.dtype)
+    first, last = -box[..., 0, :], whole - box[..., 1, :]
+    middle = (first + last) / 2
+    first, last = torch.minimum(first, middle), torch.maximum(last, middle)
+    places = (first + (last - first) * draws).clamp_(min=0.0).minimum(whole - 0.5)
+    return to_device(places.to(torch.float32), device)
