@@ -62,7 +62,8 @@ def scratches(drawn: Plan) -> Lines:
 
 def cracks(drawn: Plan) -> Lines:
     """A jagged trunk, thinner towards its end, with two to four branches that leave it sideways."""
-    knobs, trunk_draws, branch_draws = drawn.draws.split((5, 2 * _TRUNK, _BRANCHES * (3 + _TWIG)), dim=-1)
+    sizes = [5, 2 * _TRUNK, _BRANCHES * (3 + _TWIG)]
+    knobs, trunk_draws, branch_draws = torch.split(drawn.draws, sizes, dim=-1)
     turns, steps = trunk_draws.view(*trunk_draws.shape[:-1], _TRUNK, 2).unbind(-1)
     angles = knobs[..., :1] * (2 * math.pi) + (turns - 0.5) * 2.0
     trunk = _walk(angles, (0.5 + steps) / _TRUNK)
@@ -113,9 +114,7 @@ def stretched(lines: Lines, drawn: Plan, lengths: Tensor, widths: Tensor, size: 
     return Lines(lines.ends * lengths[..., None, None, None], thickness, lines.drawn)
 
 
-def _masks(
-    made: Lines, keys: Tensor, size: tuple[int, int], device: torch.device, region: Tensor | None
-) -> Tensor:
+def _masks(made: Lines, keys: Tensor, size: tuple[int, int], device: torch.device, region: Tensor | None) -> Tensor:
     """Place the lines, fill their segments, and cut off what lies outside the region."""
     points, thickest = made.ends.flatten(-3, -2), made.widths.amax(-1)[..., None] / 2
     region = inside_of(region)

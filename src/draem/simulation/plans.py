@@ -5,6 +5,7 @@ Discrete choices and geometry are small numbers: made here, they are the same fo
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -52,4 +53,4 @@ def pixels_each(drawn: Plan, size: tuple[int, int]) -> Tensor | None:
 
 def scale_of(size: tuple[int, int]) -> float:
     """How many pixels of this image one of a published image is wide."""
-    return float(size[0] * size[1]) ** 0.5 / PUBLISHED_SIDE
+    return math.sqrt(size[0] * size[1]) / PUBLISHED_SIDE

@@ -21,6 +21,8 @@ _BLOBS, _CHIPS = (0.0002, 0.05), (0.0005, 0.04)
 _WHOLE = 0.3
 """Share of the stains that cover all of the region."""
 _FINEST = 64
+_LUMPS, _SPLINTERS = (0.6, 1.5), (0.35, 0.9)
+"""Sizes of a blob's lumps and a chip's splinters, in radii."""
 
 
 def spot_share(drawn: Plan, low: float, high: float) -> Tensor:
@@ -37,12 +39,9 @@ def _pixels(share: Tensor, drawn: Plan, size: tuple[int, int], inside: Tensor | 
     return (shares * room).round().clamp_(min=1.0)
 
 
-def _spots(
-    drawn: Plan, share: Tensor, roughness: Tensor, keys: Tensor, centres: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """A field that falls off from every centre (B×S×2), in radii, uneven by noise as fine as the spots: B×1×H×W."""
+def _spots(drawn: Plan, areas: Tensor, centres: Tensor, size: tuple[int, int]) -> Tensor:
+    """Distance to the nearest of the ellipses' centres (B×S×2), in its radii: B×H×W; areas: B×S pixels."""
     device = centres.device
-    areas = share[:, None] * drawn.weights * (size[0] * size[1])
     stretch = geometric(drawn.draws[..., 1], 1.0, 2.0).sqrt()
     radius = (areas / math.pi).sqrt()[..., None] * torch.stack((stretch, 1 / stretch), dim=-1)
     angle = drawn.draws[..., 2] * math.pi
@@ -51,20 +50,34 @@ def _spots(
     radius = torch.where(drawn.drawn[..., None], radius.clamp(min=0.5), 1e-6)
     slopes = to_device(torch.cat((turn / radius[..., :1], turn.flip(-1) / radius[..., 1:]), dim=-1).float(), device)
     y, x = (torch.arange(side, device=device) + 0.5 for side in size)
-    nearest = torch.full((len(keys), *size), torch.inf, device=device)
+    nearest = torch.full((len(centres), *size), torch.inf, device=device)
     for slot in range(int(drawn.drawn.sum(1).max())):
         below, beside = y - centres[:, slot, :1], x - centres[:, slot, 1:]
         a, b, c, d = (slope[:, None] for slope in slopes[:, slot].unbind(-1))
         along = ((below * a)[:, :, None] + (beside * b)[:, None, :]).square_()
         across = ((below * c)[:, :, None] - (beside * d)[:, None, :]).square_()
         nearest = torch.minimum(nearest, along.add_(across))
-    typical = ((areas / math.pi).sqrt() * drawn.weights).sum(1, keepdim=True)
-    cells = torch.tensor(size) / (typical * geometric(drawn.draws[:, :1, 3], 0.6, 1.5)).clamp(min=1.0)
+    return nearest.sqrt_()
+
+
+def _uneven(
+    distance: Tensor,
+    drawn: Plan,
+    areas: Tensor,
+    sizes: tuple[float, float],
+    roughness: tuple[float, float],
+    keys: Tensor,
+) -> Tensor:
+    """A field, highest at the centres, with noise of the given sizes and strength, in radii: B×1×H×W."""
+    device, size = distance.device, (distance.shape[1], distance.shape[2])
+    radius = ((areas / math.pi).sqrt() * drawn.weights).sum(1, keepdim=True)
+    cells = torch.tensor(size) / (radius * geometric(drawn.draws[:, :1, 3], *sizes)).clamp(min=1.0)
     limit = (min(_FINEST, size[0] // 2), min(_FINEST, size[1] // 2))
     cells = to_device(cells.minimum(torch.tensor(limit)).float(), device)
     noise = smooth_noise(to_device(keys, device), cells, limit, size)
-    rough = to_device(roughness.float(), device)[:, None, None]
-    return (noise.mul_(rough) - nearest.sqrt_())[:, None]
+    low, high = roughness
+    strength = to_device((low + (high - low) * drawn.draws[:, 0, 4]).float(), device)
+    return noise.mul_(strength[:, None, None]).sub_(distance)[:, None]
 
 
 def blob_masks(
@@ -76,7 +89,9 @@ def blob_masks(
     pixels = _pixels(share, drawn, size, inside, device)
     box = torch.zeros(*drawn.drawn.shape, 2, 2, dtype=torch.float64)
     centres = anchors(keys, box, size, device, inside)
-    return highest(_spots(drawn, share, drawn.draws[:, 0, 4] * 0.7, keys, centres, size), pixels, inside)
+    areas = share[:, None] * drawn.weights * (size[0] * size[1])
+    field = _uneven(_spots(drawn, areas, centres, size), drawn, areas, _LUMPS, (0.0, 0.7), keys)
+    return highest(field, pixels, inside)
 
 
 def chip_masks(
@@ -93,7 +108,8 @@ def chip_masks(
         on_edge = points_in(edge, to_device(draws, device), size)
         centres = torch.where(edge.amax((1, 2, 3))[:, None, None] > 0.5, on_edge, centres)
     # About half of each lies beyond the edge, where nothing is.
-    field = _spots(drawn, 2.0 * share, 0.2 + drawn.draws[:, 0, 4] * 0.6, keys, centres, size)
+    areas = 2.0 * share[:, None] * drawn.weights * (size[0] * size[1])
+    field = _uneven(_spots(drawn, areas, centres, size), drawn, areas, _SPLINTERS, (0.3, 0.7), keys)
     return highest(field, pixels, inside)
 
 
@@ -128,5 +144,5 @@ def stain_masks(
     on_device = to_device(keys, device)
     field = smooth_noise(on_device, cells, (4, 4), size)
     limit = (min(16, size[0] // 2), min(16, size[1] // 2))
-    field.add_(smooth_noise(on_device + 1, (4.0 * cells).clamp(max=min(limit)), limit, size), alpha=0.25)
+    field.add_(smooth_noise(on_device + 1, (2.7 * cells).clamp(max=min(limit)), limit, size), alpha=0.5)
     return highest(field[:, None], _pixels(share, drawn, size, inside, device), inside)
