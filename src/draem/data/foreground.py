@@ -1,8 +1,7 @@
 """The part in front of its background, found without a network: where simulated anomalies may lie.
 
-The background is modelled on the image's border: a colour that may change evenly over the image, and its fine structure.
-What differs from it is the part. A surface that fills the image has no background: the quality then is low, and all of
-the image counts.
+The background is modelled on the image's border: a colour that may change smoothly over the image, and its roughness.
+What differs from it is the part. A surface that fills the image has no background: the quality then is low.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Foreground(NamedTuple):
 def find_foreground(image: NDArray[np.uint8 | np.uint16]) -> Foreground:
     """Find the part on an image, H×W×C uint8 or uint16 of any number of channels."""
     height, width = image.shape[:2]
-    pixels = image.astype(np.float32) / np.iinfo(image.dtype).max
+    pixels = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
     shrink = min(1.0, _SIDE / max(height, width))
     small = (max(round(height * shrink), 4), max(round(width * shrink), 4))
     pixels = _resized(pixels, small)
