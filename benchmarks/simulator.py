@@ -71,7 +71,7 @@ def components(folder: Path) -> Iterator[tuple[str, SimulationConfig]]:
         write_image(folder / "crops" / f"{number}.png", pixels[:40, :60])
         write_image(folder / "crops" / f"{number}_mask.png", np.full((40, 60, 3), 255, np.uint8))
     folders = {"textures": folder / "textures", "crops": folder / "crops"}
-    no_mask, no_source = ({kind: 0.0 for kind in get_args(kinds)} for kinds in (MaskKind, SourceKind))
+    no_mask, no_source = (dict.fromkeys(get_args(kinds), 0.0) for kinds in (MaskKind, SourceKind))
     mixtures = [(f"mask {kind}", {kind: 1.0}, {"flat": 1.0}) for kind in no_mask]
     mixtures += [(f"source {kind}", {"rectangle": 1.0}, {kind: 1.0}) for kind in no_source]
     for name, masks, sources in mixtures:

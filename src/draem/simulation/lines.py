@@ -23,10 +23,11 @@ from draem.simulation.spans import capsule_spans, fill
 
 _PIECES = 16
 """Of a scratch."""
-_TRUNK, _BRANCHES, _TWIG = 12, 4, 5
-"""Segments of a crack's trunk, branches at most, and segments of each branch."""
-_SCRATCH_DRAWS = 5 + _PIECES
-_CRACK_DRAWS = 5 + 2 * _TRUNK + _BRANCHES * (3 + _TWIG)
+TRUNK, _BRANCHES, TWIG = 12, 4, 5
+"""Segments of a crack's trunk, which come first; branches at most; segments of each branch."""
+SCRATCH_DRAWS = 5 + _PIECES
+"""Uniform numbers for each scratch; below: for each crack."""
+CRACK_DRAWS = 5 + 2 * TRUNK + _BRANCHES * (3 + TWIG)
 _SCRATCH_LENGTHS, _SCRATCH_WIDTHS = (0.08, 0.8), (1.0, 4.0)
 _CRACK_LENGTHS, _CRACK_WIDTHS = (0.15, 0.8), (1.0, 3.0)
 """Lengths in sides of the image, widths in pixels at 256²."""
@@ -36,8 +37,7 @@ class Lines(NamedTuple):
     """Segments of lines on the CPU, float64; S lines a sample, K segments each.
 
     ends: B×S×K×2×2, where each segment starts and ends, row and column, as seen from the line's anchor, which lies on
-    it. widths: B×S×K. drawn: B×S×K bool. As drawn, lengths and widths are shares of the line's; `stretched` makes both
-    pixels.
+    it; widths: B×S×K; both in pixels. Of a course, in shares of the line's length and width. drawn: B×S×K bool.
     """
 
     ends: Tensor
@@ -45,8 +45,23 @@ class Lines(NamedTuple):
     drawn: Tensor
 
 
-def scratches(drawn: Plan) -> Lines:
-    """Slightly bent lines, some of them interrupted."""
+def scratches(drawn: Plan, size: tuple[int, int]) -> Lines:
+    """Slightly bent lines, some of them interrupted; 1 to 4 pixels wide at 256²."""
+    lengths = geometric(drawn.draws[..., 3], *_SCRATCH_LENGTHS) * math.sqrt(size[0] * size[1])
+    widths = geometric(drawn.draws[..., 4], *_SCRATCH_WIDTHS) * scale_of(size)
+    return _stretched(_scratch_courses(drawn), drawn, lengths, widths, size)
+
+
+def cracks(drawn: Plan, size: tuple[int, int]) -> Lines:
+    """A jagged trunk, thinner towards its end, with two to four branches that leave it sideways; 1 to 3 pixels wide at
+    256²."""
+    lengths = geometric(drawn.draws[..., 3], *_CRACK_LENGTHS) * math.sqrt(size[0] * size[1])
+    widths = geometric(drawn.draws[..., 4], *_CRACK_WIDTHS) * scale_of(size)
+    return _stretched(_crack_courses(drawn), drawn, lengths, widths, size)
+
+
+def _scratch_courses(drawn: Plan) -> Lines:
+    """Parts of parabolas."""
     angle, bend, faint = drawn.draws[..., 0] * math.pi, drawn.draws[..., 1] - 0.5, drawn.draws[..., 2]
     at = torch.linspace(-0.5, 0.5, _PIECES + 1, dtype=torch.float64)
     aside = (0.6 * bend * bend.abs())[..., None] * 4 * at**2  # most are nearly straight
@@ -60,27 +75,27 @@ def scratches(drawn: Plan) -> Lines:
     return Lines(ends, torch.ones_like(there, dtype=torch.float64), there & drawn.drawn[..., None])
 
 
-def cracks(drawn: Plan) -> Lines:
-    """A jagged trunk, thinner towards its end, with two to four branches that leave it sideways."""
-    sizes = [5, 2 * _TRUNK, _BRANCHES * (3 + _TWIG)]
+def _crack_courses(drawn: Plan) -> Lines:
+    """Walks that turn at random, and walks that leave them."""
+    sizes = [5, 2 * TRUNK, _BRANCHES * (3 + TWIG)]
     knobs, trunk_draws, branch_draws = torch.split(drawn.draws, sizes, dim=-1)
-    turns, steps = trunk_draws.view(*trunk_draws.shape[:-1], _TRUNK, 2).unbind(-1)
+    turns, steps = trunk_draws.view(*trunk_draws.shape[:-1], TRUNK, 2).unbind(-1)
     angles = knobs[..., :1] * (2 * math.pi) + (turns - 0.5) * 2.0
-    trunk = _walk(angles, (0.5 + steps) / _TRUNK)
-    trunk = trunk - trunk[..., _TRUNK // 2, :1, :][..., None, :]  # the anchor is where its second half begins
-    taper = torch.linspace(1.0, 0.5, _TRUNK, dtype=torch.float64).expand(trunk.shape[:-2])
-    branches = branch_draws.view(*branch_draws.shape[:-1], _BRANCHES, 3 + _TWIG)
-    begin = torch.arange(_BRANCHES) * ((_TRUNK - 2) // _BRANCHES) + 1 + (branches[..., 0] * 2).long()
+    trunk = _walk(angles, (0.5 + steps) / TRUNK)
+    trunk = trunk - trunk[..., TRUNK // 2, :1, :][..., None, :]  # the anchor is where its second half begins
+    taper = torch.linspace(1.0, 0.5, TRUNK, dtype=torch.float64).expand(trunk.shape[:-2])
+    branches = branch_draws.view(*branch_draws.shape[:-1], _BRANCHES, 3 + TWIG)
+    begin = torch.arange(_BRANCHES) * ((TRUNK - 2) // _BRANCHES) + 1 + (branches[..., 0] * 2).long()
     side = torch.tensor([1.0, -1.0]).repeat(_BRANCHES // 2) * torch.where(knobs[..., 1:2] < 0.5, 1.0, -1.0)
     away = angles.gather(-1, begin)[..., None] * 0.5 + knobs[..., :1, None] * math.pi
     away = away + (side * (0.5 + 0.7 * branches[..., 1]))[..., None] + (branches[..., 3:] - 0.5) * 1.6
-    length = (0.12 + 0.3 * branches[..., 2]) / _TWIG
+    length = (0.12 + 0.3 * branches[..., 2]) / TWIG
     twigs = _walk(away, length[..., None].expand_as(away))
     root = trunk[..., 0, :].gather(-2, begin[..., None].expand(*begin.shape, 2))
     twigs = twigs + root[..., None, None, :]
     thin = 0.6 * taper.gather(-1, begin)[..., None].expand(away.shape)
     there = torch.arange(_BRANCHES) < 2 + (knobs[..., 2:3] * 3).long()
-    there = torch.cat((torch.ones_like(taper, dtype=torch.bool), there.repeat_interleave(_TWIG, -1)), dim=-1)
+    there = torch.cat((torch.ones_like(taper, dtype=torch.bool), there.repeat_interleave(TWIG, -1)), dim=-1)
     ends = torch.cat((trunk, twigs.flatten(-4, -3)), dim=-3)
     return Lines(ends, torch.cat((taper, thin.flatten(-2)), dim=-1), there & drawn.drawn[..., None])
 
@@ -92,11 +107,12 @@ def _walk(angles: Tensor, lengths: Tensor) -> Tensor:
     return torch.stack((stops - steps, stops), dim=-2)
 
 
-def stretched(lines: Lines, drawn: Plan, lengths: Tensor, widths: Tensor, size: tuple[int, int]) -> Lines:
+def _stretched(lines: Lines, drawn: Plan, lengths: Tensor, widths: Tensor, size: tuple[int, int]) -> Lines:
     """The lines at their lengths and widths (B×S) in pixels, or at those that give the area that the plan wants.
 
     No line is longer than fits into the image, and none is thinner than a pixel.
     """
+    widths = widths.clamp(min=1.0)
     segments = (lines.ends[..., 1, :] - lines.ends[..., 0, :]).norm(dim=-1)
     whole = (segments * lines.widths * lines.drawn).sum(-1).clamp(min=1e-9)
     points = lines.ends.flatten(-3, -2)
@@ -135,17 +151,13 @@ def scratch_masks(
     keys: Tensor, size: tuple[int, int], config: SimulationConfig, device: torch.device, region: Tensor | None = None
 ) -> Tensor:
     """Thin, slightly bent lines; see `masks.MaskMaker` and `scratches`."""
-    drawn = plan(keys, config, _SCRATCH_DRAWS)
-    lengths = geometric(drawn.draws[..., 3], *_SCRATCH_LENGTHS) * math.sqrt(size[0] * size[1])
-    widths = (geometric(drawn.draws[..., 4], *_SCRATCH_WIDTHS) * scale_of(size)).clamp(min=1.0)
-    return _masks(stretched(scratches(drawn), drawn, lengths, widths, size), keys, size, device, region)
+    drawn = plan(keys, config, SCRATCH_DRAWS)
+    return _masks(scratches(drawn, size), keys, size, device, region)
 
 
 def crack_masks(
     keys: Tensor, size: tuple[int, int], config: SimulationConfig, device: torch.device, region: Tensor | None = None
 ) -> Tensor:
     """Thin, jagged, branching lines; see `masks.MaskMaker` and `cracks`."""
-    drawn = plan(keys, config, _CRACK_DRAWS)
-    lengths = geometric(drawn.draws[..., 3], *_CRACK_LENGTHS) * math.sqrt(size[0] * size[1])
-    widths = (geometric(drawn.draws[..., 4], *_CRACK_WIDTHS) * scale_of(size)).clamp(min=1.0)
-    return _masks(stretched(cracks(drawn), drawn, lengths, widths, size), keys, size, device, region)
+    drawn = plan(keys, config, CRACK_DRAWS)
+    return _masks(cracks(drawn, size), keys, size, device, region)
