@@ -1,8 +1,8 @@
 """Anomaly masks of thin lines: scratches and cracks, as capsules along polylines.
 
 Widths and lengths come from what an image of 256² would have. With an `area` the length is scaled to it, and the width
-where the image is too small for the length: a mask has 0.6 to 1.3 times the pixels wanted, as lines cross or end on the
-way, where they are some twenty or more; a region cuts off what lies beyond it.
+where the image is too small for the length. A mask has 0.65 to 1.45 times the pixels wanted, as lines cross and
+interruptions have round ends, if these are some twenty a line or more; a region cuts off what lies beyond it.
 """
 
 from __future__ import annotations
@@ -113,21 +113,29 @@ def _stretched(lines: Lines, drawn: Plan, lengths: Tensor, widths: Tensor, size:
     No line is longer than fits into the image, and none is thinner than a pixel.
     """
     widths = widths.clamp(min=1.0)
-    segments = (lines.ends[..., 1, :] - lines.ends[..., 0, :]).norm(dim=-1)
-    whole = (segments * lines.widths * lines.drawn).sum(-1).clamp(min=1e-9)
     points = lines.ends.flatten(-3, -2)
     spread = (points.amax(-2) - points.amin(-2)).clamp(min=1e-9)
     longest = 0.95 * (torch.tensor(size) / spread).amin(-1)
     pixels = pixels_each(drawn, size)
-    cap = math.pi / 4  # both ends of a line are round
-    if pixels is not None:
-        lengths = ((pixels / widths - cap * widths) / whole).maximum(4 * widths)
-    lengths = torch.minimum(lengths, longest)
-    if pixels is not None:
-        body = lengths * whole
-        widths = ((body**2 + 4 * cap * pixels).sqrt() - body) / (2 * cap)
+    if pixels is None:
+        lengths = torch.minimum(lengths, longest)
+    else:
+        lengths, widths = _of_area(lines, pixels, widths, longest)
     thickness = (widths[..., None] * lines.widths).clamp(min=1.0)
     return Lines(lines.ends * lengths[..., None, None, None], thickness, lines.drawn)
+
+
+def _of_area(lines: Lines, pixels: Tensor, usual: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths and widths, B×S, of lines that cover so many pixels (B×S): of usual width, if that fits the image."""
+    segments = (lines.ends[..., 1, :] - lines.ends[..., 0, :]).norm(dim=-1) * lines.drawn
+    cap = math.pi / 4  # both ends of a line are round
+    widths = usual
+    for _ in range(4):  # how much of a line is a pixel wide, since no part is thinner, depends on its width
+        whole = (segments * lines.widths.maximum(1 / widths[..., None])).sum(-1).clamp(min=1e-9)
+        lengths = ((pixels / usual - cap * usual) / whole).maximum(4 * usual).minimum(longest)
+        body = lengths * whole
+        widths = ((body**2 + 4 * cap * pixels).sqrt() - body) / (2 * cap)
+    return lengths, widths
 
 
 def _masks(made: Lines, keys: Tensor, size: tuple[int, int], device: torch.device, region: Tensor | None) -> Tensor:

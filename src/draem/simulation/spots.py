@@ -42,12 +42,13 @@ def _pixels(share: Tensor, drawn: Plan, size: tuple[int, int], inside: Tensor | 
 def _spots(drawn: Plan, areas: Tensor, centres: Tensor, size: tuple[int, int]) -> Tensor:
     """Distance to the nearest of the ellipses' centres (B×S×2), in its radii: B×H×W; areas: B×S pixels."""
     device = centres.device
+    # The pixel that a centre lies in is nearest to it; missing shapes are far away.
+    centres = centres.floor() + to_device(torch.where(drawn.drawn, 0.5, 1e6)[..., None], device)
     stretch = geometric(drawn.draws[..., 1], 1.0, 2.0).sqrt()
     radius = (areas / math.pi).sqrt()[..., None] * torch.stack((stretch, 1 / stretch), dim=-1)
+    radius = radius.clamp(min=0.5)
     angle = drawn.draws[..., 2] * math.pi
     turn = torch.stack((angle.cos(), angle.sin()), dim=-1)
-    # Missing shapes are infinitely far away.
-    radius = torch.where(drawn.drawn[..., None], radius.clamp(min=0.5), 1e-6)
     slopes = to_device(torch.cat((turn / radius[..., :1], turn.flip(-1) / radius[..., 1:]), dim=-1).float(), device)
     y, x = (torch.arange(side, device=device) + 0.5 for side in size)
     nearest = torch.full((len(centres), *size), torch.inf, device=device)
@@ -68,7 +69,7 @@ def _uneven(
     roughness: tuple[float, float],
     keys: Tensor,
 ) -> Tensor:
-    """A field, highest at the centres, with noise of the given sizes and strength, in radii: B×1×H×W."""
+    """A field, highest at the centres, with noise of the given sizes and strength (below 1), in radii: B×1×H×W."""
     device, size = distance.device, (distance.shape[1], distance.shape[2])
     radius = ((areas / math.pi).sqrt() * drawn.weights).sum(1, keepdim=True)
     cells = torch.tensor(size) / (radius * geometric(drawn.draws[:, :1, 3], *sizes)).clamp(min=1.0)
@@ -77,7 +78,8 @@ def _uneven(
     noise = smooth_noise(to_device(keys, device), cells, limit, size)
     low, high = roughness
     strength = to_device((low + (high - low) * drawn.draws[:, 0, 4]).float(), device)
-    return noise.mul_(strength[:, None, None]).sub_(distance)[:, None]
+    # Towards the centres the noise fades: these are always part of the mask.
+    return noise.mul_(strength[:, None, None]).mul_(distance.clamp(max=1.0)).sub_(distance)[:, None]
 
 
 def blob_masks(
