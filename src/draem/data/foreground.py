@@ -65,7 +65,8 @@ def _ring(size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _colour_distance(pixels: NDArray[np.float32], ring: NDArray[np.bool_]) -> NDArray[np.float32]:
     """How far each pixel is from the background's colour, in standard deviations of the border."""
-    smooth = cv2.GaussianBlur(pixels, (0, 0), 1.0).reshape(pixels.shape)
+    # Medians smooth without making the part larger, as a blur would.
+    smooth = np.stack([cv2.medianBlur(plane, 3) for plane in np.moveaxis(pixels, 2, 0).copy()], axis=-1)
     rows, columns = (np.indices(ring.shape) + 0.5) / np.reshape(ring.shape, (2, 1, 1)) - 0.5
     # Light falls off to one side, and with the distance from the middle.
     terms = np.stack((np.ones_like(rows), rows, columns, rows**2 + columns**2), axis=-1)

@@ -16,11 +16,13 @@ def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Te
     """
     height, width = size
     if region is None:
-        return draws * draws.new_tensor([height, width])
+        return torch.stack((draws[..., 0] * height, draws[..., 1] * width), dim=2)
     inside = (region.flatten(1) > 0.5).to(torch.int32)
     inside = torch.where(inside.sum(1, keepdim=True) > 0, inside, 1)
     ends = inside.cumsum(1)  # integers: the same sums on every device
-    wanted = (draws[..., 0].double() * ends[:, -1:]).to(ends.dtype) + 1
+    total = ends[:, -1:]
+    # Rounding may carry 0.99…·n up to n. Not in float64, which Apple's GPUs do not have.
+    wanted = (draws[..., 0] * total).to(ends.dtype).minimum(total - 1) + 1
     place = torch.searchsorted(ends, wanted).clamp_(max=height * width - 1)
     pixel = torch.stack((place.div(width, rounding_mode="floor"), place % width), dim=2)
     return pixel + draws[..., 1:]  # anywhere within the pixel
