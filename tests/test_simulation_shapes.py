@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from draem.config import MaskKind, SimulationConfig
 from draem.simulation.draws import Stream, integers, sample_keys, uniform
-from draem.simulation.fields import highest, inside_of, smooth_noise
+from draem.simulation.fields import highest, smooth_noise
 from draem.simulation.lines import CRACK_DRAWS, SCRATCH_DRAWS, TRUNK, TWIG, Lines, cracks, scratches
 from draem.simulation.masks import MASKS, perlin_masks
 from draem.simulation.perlin import perlin
-from draem.simulation.placing import anchors
+from draem.simulation.placing import anchors, inside_of
 from draem.simulation.plans import plan
 from draem.simulation.rotation import rotate
 from draem.simulation.shapes import Rectangles, rectangles, scars
@@ -239,7 +239,7 @@ def test_blobs_fall_off_from_their_centres() -> None:
             along = (down * math.cos(angle) + right * math.sin(angle)) / (radius * stretch)
             across = (down * math.sin(angle) - right * math.cos(angle)) / (radius / stretch)
             nearest = np.minimum(nearest, np.hypot(along, across))
-        rough = 0.7 * float(drawn.draws[index, 0, 4])
+        rough = 0.6 * float(drawn.draws[index, 0, 4])
         assert nearest[got].max() - nearest[~got].min() <= 2 * rough + 1e-3
 
 
@@ -316,7 +316,7 @@ def test_count_is_the_number_of_shapes(kind: MaskKind) -> None:
     counts = integers(uniform(keys_of(200), Stream.SHAPE, (2,))[:, 0].double(), 2, 6).numpy()
     assert set(counts) == {2, 3, 4, 5, 6}
     found = np.array([pieces(mask) for mask in masks])
-    assert (found <= counts + (2 if kind == "blob" else 0)).all()
+    assert (found <= counts).mean() >= (0.97 if kind == "blob" else 1.0)  # a lumpy blob may lose a crumb
     assert (found == counts).mean() > 0.6  # the others touch
 
 

@@ -34,14 +34,6 @@ def _blending(cells: Tensor, length: int, lines: int) -> Tensor:
     return (t * t).mul_(3.0 - 2.0 * t).neg_().add_(1.0).mul_(_STEPS).round_().div_(_STEPS)
 
 
-def inside_of(region: Tensor | None) -> Tensor | None:
-    """1 within the region, else 0: B×1×H×W float32; an empty region counts as the whole image."""
-    if region is None:
-        return None
-    inside = torch.gt(region, 0.5, out=torch.empty_like(region))
-    return torch.maximum(inside, 1.0 - inside.amax((1, 2, 3), keepdim=True))
-
-
 def highest(field: Tensor, pixels: Tensor, inside: Tensor | None) -> Tensor:
     """The mask of the highest values: B×1×H×W float32, 1 for `pixels` (B, at least 1) of them, up to ties, else 0.
 

@@ -15,10 +15,8 @@ from torch import Tensor
 
 from draem.config import SimulationConfig
 from draem.simulation.draws import to_device
-from draem.simulation.fields import inside_of
-from draem.simulation.placing import anchors
+from draem.simulation.placing import anchors, inside_of, within
 from draem.simulation.plans import Plan, geometric, pixels_each, plan, scale_of
-from draem.simulation.shapes import within
 from draem.simulation.spans import capsule_spans, fill
 
 _PIECES = 16

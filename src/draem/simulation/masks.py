@@ -10,10 +10,10 @@ from torch import Tensor
 
 from draem.config import MaskKind, SimulationConfig
 from draem.simulation.draws import Stream, integers, to_device, uniform
-from draem.simulation.fields import highest, inside_of
+from draem.simulation.fields import highest
 from draem.simulation.lines import crack_masks, scratch_masks
 from draem.simulation.perlin import perlin
-from draem.simulation.placing import pixels_of, points_in
+from draem.simulation.placing import inside_of, pixels_of, points_in
 from draem.simulation.plans import plan
 from draem.simulation.rotation import rotate
 from draem.simulation.shapes import rectangle_masks, scar_masks

@@ -1,4 +1,4 @@
-"""Places for shapes: points drawn evenly from a region, without waiting for the device."""
+"""Regions, and places for shapes: points drawn evenly from a region, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 from draem.simulation.draws import Stream, to_device, uniform
+
+
+def inside_of(region: Tensor | None) -> Tensor | None:
+    """1 within the region, else 0: B×1×H×W float32; an empty region counts as the whole image."""
+    if region is None:
+        return None
+    inside = torch.gt(region, 0.5, out=torch.empty_like(region))
+    return torch.maximum(inside, 1.0 - inside.amax((1, 2, 3), keepdim=True))
 
 
 def points_in(region: Tensor | None, draws: Tensor, size: tuple[int, int]) -> Tensor:
@@ -49,3 +57,11 @@ def anchors(keys: Tensor, box: Tensor, size: tuple[int, int], device: torch.devi
     first, last = torch.minimum(first, middle), torch.maximum(last, middle)
     places = (first + (last - first) * draws).clamp_(min=0.0).minimum(whole - 0.5)
     return to_device(places.to(torch.float32), device)
+
+
+def within(mask: Tensor, centres: Tensor, inside: Tensor | None) -> Tensor:
+    """What of the mask lies inside, and at the least the pixel where the first shape was placed."""
+    mask = mask if inside is None else mask * inside
+    first = pixels_of(centres[:, :1], (mask.shape[2], mask.shape[3]))[:, 0]
+    mask.flatten(1).scatter_(1, first[:, None], 1.0)
+    return mask

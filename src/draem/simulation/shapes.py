@@ -15,8 +15,7 @@ from torch import Tensor
 
 from draem.config import SimulationConfig
 from draem.simulation.draws import to_device
-from draem.simulation.fields import inside_of
-from draem.simulation.placing import anchors, pixels_of
+from draem.simulation.placing import anchors, inside_of, within
 from draem.simulation.plans import Plan, geometric, pixels_each, plan, scale_of
 from draem.simulation.spans import fill, rectangle_spans
 
@@ -80,14 +79,6 @@ def _masks(
     samples, slots = to_device(samples, device), to_device(slots, device)
     left, right = rectangle_spans(centres[samples, slots], half, direction, size[0])
     return within(fill(left, right, samples, len(keys), size[1]), centres, region)
-
-
-def within(mask: Tensor, centres: Tensor, inside: Tensor | None) -> Tensor:
-    """What of the mask lies inside, and at the least the pixel where the first shape was placed."""
-    mask = mask if inside is None else mask * inside
-    first = pixels_of(centres[:, :1], (mask.shape[2], mask.shape[3]))[:, 0]
-    mask.flatten(1).scatter_(1, first[:, None], 1.0)
-    return mask
 
 
 def rectangle_masks(

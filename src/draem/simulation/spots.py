@@ -12,8 +12,8 @@ from torch import Tensor
 
 from draem.config import SimulationConfig
 from draem.simulation.draws import Stream, to_device, uniform
-from draem.simulation.fields import highest, inside_of, smooth_noise
-from draem.simulation.placing import anchors, points_in
+from draem.simulation.fields import highest, smooth_noise
+from draem.simulation.placing import anchors, inside_of, points_in
 from draem.simulation.plans import Plan, geometric, plan
 
 _BLOBS, _CHIPS = (0.0002, 0.05), (0.0005, 0.04)
@@ -25,7 +25,7 @@ _LUMPS, _SPLINTERS = (0.6, 1.5), (0.35, 0.9)
 """Sizes of a blob's lumps and a chip's splinters, in radii."""
 
 
-def spot_share(drawn: Plan, low: float, high: float) -> Tensor:
+def _share(drawn: Plan, low: float, high: float) -> Tensor:
     """The share of all shapes together, B: the one wanted, or the sum of what each has, from `low` to `high`."""
     if drawn.share is not None:
         return drawn.share
@@ -39,17 +39,16 @@ def _pixels(share: Tensor, drawn: Plan, size: tuple[int, int], inside: Tensor | 
     return (shares * room).round().clamp_(min=1.0)
 
 
-def _spots(drawn: Plan, areas: Tensor, centres: Tensor, size: tuple[int, int]) -> Tensor:
-    """Distance to the nearest of the ellipses' centres (B×S×2), in its radii: B×H×W; areas: B×S pixels."""
+def _distance(drawn: Plan, pixels: Tensor, centres: Tensor, size: tuple[int, int]) -> Tensor:
+    """Distance to the nearest of the ellipses' centres (B×S×2), in its radii: B×H×W; pixels: B, of all of them."""
     device = centres.device
     # The pixel that a centre lies in is nearest to it; missing shapes are far away.
     centres = centres.floor() + to_device(torch.where(drawn.drawn, 0.5, 1e6)[..., None], device)
     stretch = geometric(drawn.draws[..., 1], 1.0, 2.0).sqrt()
-    radius = (areas / math.pi).sqrt()[..., None] * torch.stack((stretch, 1 / stretch), dim=-1)
-    radius = radius.clamp(min=0.5)
+    radii = drawn.weights.sqrt().clamp(min=0.01)[..., None] * torch.stack((stretch, 1 / stretch), dim=-1)
     angle = drawn.draws[..., 2] * math.pi
     turn = torch.stack((angle.cos(), angle.sin()), dim=-1)
-    slopes = to_device(torch.cat((turn / radius[..., :1], turn.flip(-1) / radius[..., 1:]), dim=-1).float(), device)
+    slopes = to_device(torch.cat((turn / radii[..., :1], turn.flip(-1) / radii[..., 1:]), dim=-1).float(), device)
     y, x = (torch.arange(side, device=device) + 0.5 for side in size)
     nearest = torch.full((len(centres), *size), torch.inf, device=device)
     for slot in range(int(drawn.drawn.sum(1).max())):
@@ -58,28 +57,33 @@ def _spots(drawn: Plan, areas: Tensor, centres: Tensor, size: tuple[int, int]) -
         along = ((below * a)[:, :, None] + (beside * b)[:, None, :]).square_()
         across = ((below * c)[:, :, None] - (beside * d)[:, None, :]).square_()
         nearest = torch.minimum(nearest, along.add_(across))
-    return nearest.sqrt_()
+    return nearest.sqrt_().div_((pixels / math.pi).sqrt()[:, None, None])
 
 
-def _uneven(
-    distance: Tensor,
+def _spots(
     drawn: Plan,
-    areas: Tensor,
-    sizes: tuple[float, float],
-    roughness: tuple[float, float],
+    pixels: Tensor,
+    centres: Tensor,
+    size: tuple[int, int],
     keys: Tensor,
+    lumps: tuple[float, float],
+    roughness: tuple[float, float],
 ) -> Tensor:
-    """A field, highest at the centres, with noise of the given sizes and strength (below 1), in radii: B×1×H×W."""
-    device, size = distance.device, (distance.shape[1], distance.shape[2])
-    radius = ((areas / math.pi).sqrt() * drawn.weights).sum(1, keepdim=True)
-    cells = torch.tensor(size) / (radius * geometric(drawn.draws[:, :1, 3], *sizes)).clamp(min=1.0)
+    """A field that falls off from the centres, with noise: B×1×H×W, in radii, highest at the centres.
+
+    pixels: B, of all spots. lumps: sizes of the noise, in radii; roughness: its strength; each drawn between bounds.
+    """
+    device, distance = centres.device, _distance(drawn, pixels, centres, size)
+    lump = (drawn.weights**1.5).sum(1) * geometric(drawn.draws[:, 0, 3], *lumps)
+    lump = (pixels / math.pi).sqrt() * to_device(lump.float(), device)
     limit = (min(_FINEST, size[0] // 2), min(_FINEST, size[1] // 2))
-    cells = to_device(cells.minimum(torch.tensor(limit)).float(), device)
+    cells = torch.stack([(side / lump).clamp(max=most) for side, most in zip(size, limit, strict=True)], dim=1)
     noise = smooth_noise(to_device(keys, device), cells, limit, size)
     low, high = roughness
     strength = to_device((low + (high - low) * drawn.draws[:, 0, 4]).float(), device)
-    # Towards the centres the noise fades: these are always part of the mask.
-    return noise.mul_(strength[:, None, None]).mul_(distance.clamp(max=1.0)).sub_(distance)[:, None]
+    # Towards the centres the noise fades, since these are always part of the mask, and away from them: no crumbs there.
+    fading = (1.0 - (distance - 1.0).abs_()).clamp_(min=0.0)
+    return noise.mul_(strength[:, None, None]).mul_(fading).sub_(distance)[:, None]
 
 
 def blob_masks(
@@ -87,13 +91,10 @@ def blob_masks(
 ) -> Tensor:
     """Round to lumpy spots; see `masks.MaskMaker`."""
     drawn, inside = plan(keys, config, 5), inside_of(region)
-    share = spot_share(drawn, *_BLOBS)
-    pixels = _pixels(share, drawn, size, inside, device)
+    pixels = _pixels(_share(drawn, *_BLOBS), drawn, size, inside, device)
     box = torch.zeros(*drawn.drawn.shape, 2, 2, dtype=torch.float64)
     centres = anchors(keys, box, size, device, inside)
-    areas = share[:, None] * drawn.weights * (size[0] * size[1])
-    field = _uneven(_spots(drawn, areas, centres, size), drawn, areas, _LUMPS, (0.0, 0.7), keys)
-    return highest(field, pixels, inside)
+    return highest(_spots(drawn, pixels, centres, size, keys, _LUMPS, (0.0, 0.6)), pixels, inside)
 
 
 def chip_masks(
@@ -101,18 +102,15 @@ def chip_masks(
 ) -> Tensor:
     """Bites out of the region's edge, or of the image's border where there is none; see `masks.MaskMaker`."""
     drawn, inside = plan(keys, config, 5), inside_of(region)
-    share = spot_share(drawn, *_CHIPS)
-    pixels = _pixels(share, drawn, size, inside, device)
+    pixels = _pixels(_share(drawn, *_CHIPS), drawn, size, inside, device)
     draws = uniform(keys, Stream.REGION, (config.count[1], 2))
     centres = to_device(_on_border(draws, size), device)
     if inside is not None:
         edge = edge_of(inside)
         on_edge = points_in(edge, to_device(draws, device), size)
         centres = torch.where(edge.amax((1, 2, 3))[:, None, None] > 0.5, on_edge, centres)
-    # About half of each lies beyond the edge, where nothing is.
-    areas = 2.0 * share[:, None] * drawn.weights * (size[0] * size[1])
-    field = _uneven(_spots(drawn, areas, centres, size), drawn, areas, _SPLINTERS, (0.3, 0.7), keys)
-    return highest(field, pixels, inside)
+    # About half of each spot lies beyond the edge, where nothing is.
+    return highest(_spots(drawn, 2.0 * pixels, centres, size, keys, _SPLINTERS, (0.3, 0.7)), pixels, inside)
 
 
 def edge_of(inside: Tensor) -> Tensor:
