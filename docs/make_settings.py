@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from draem import config
-from draem.config import Config, DataConfig, NetworkConfig, ScoreConfig, SimulationConfig, TrainingConfig
+from draem.config import (
+    Config,
+    DataConfig,
+    MaskWeights,
+    NetworkConfig,
+    ScoreConfig,
+    Section,
+    SimulationConfig,
+    SourceWeights,
+    TrainingConfig,
+)
 from draem.presets import PRESETS
 
 PAGE = Path(__file__).parent / "settings.md"
@@ -62,17 +72,25 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def settings(prefix: str, model: type[Section]) -> list[str]:
+    """A row for each setting; weights have a row each."""
+    said, rows = comments(model), []
+    for name, field in model.model_fields.items():
+        inner = type(field.default)
+        if issubclass(inner, MaskWeights | SourceWeights):
+            rows += settings(f"{prefix}.{name}", inner)
+        else:
+            rows.append(f"| `{prefix}.{name}` | {shown(field.default)} | {said.get(name, '')} |")
+    return rows
+
+
 def page() -> str:
     """The whole page."""
     presets = {name: Config.resolve(name) for name in PRESETS}
     parts = [INTRO]
     for section, model in SECTIONS.items():
         parts.append(f"## {section}\n\n{(model.__doc__ or '').strip()}\n")
-        said = comments(model)
-        rows = ["| setting | default | meaning |", "|---|---|---|"]
-        for name, field in model.model_fields.items():
-            rows.append(f"| `{section}.{name}` | {shown(field.default)} | {said.get(name, '')} |")
-        parts.append("\n".join(rows) + "\n")
+        parts.append("\n".join(["| setting | default | meaning |", "|---|---|---|", *settings(section, model)]) + "\n")
     parts.append("## Presets\n\nEvery setting in which they differ:\n")
     rows = [f"| setting | {' | '.join(f'`{name}`' for name in presets)} |", "|---" * (len(presets) + 1) + "|"]
     for section, model in SECTIONS.items():

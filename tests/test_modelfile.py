@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.numpy
 import safetensors.torch
@@ -32,6 +33,7 @@ from draem.modelfile import (
     write_record,
 )
 from draem.network.weights import load_model
+from draem.pixels import PixelFormat
 from tiny import write_tiny_model
 
 Edit = Callable[[dict[str, Any]], None]
@@ -373,3 +375,44 @@ def test_what_a_person_may_have_meant(tmp_path: Path) -> None:
     (run / "checkpoint.safetensors").write_bytes(b"")
     with pytest.raises(ModelFileError, match="is not finished; train with --resume"):
         read_header(run / "model.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------------------ channels
+
+
+def test_a_header_from_before_channels_and_depth(model: Path, tmp_path: Path) -> None:
+    """Files of older versions say nothing of them in their data settings: RGB of 8 bits."""
+
+    def older(header: dict[str, Any]) -> None:
+        for key in ("channels", "depth", "value_range"):
+            del header["config"]["data"][key]
+
+    path = _with_header(model, tmp_path / "older.safetensors", older)
+    assert "value_range" not in json.loads(_parts(path)[0]["__metadata__"]["draem"])["config"]["data"]
+    header = read_header(path)
+    assert (header.channels, header.colour_order, header.config.data.pixel_format) == (3, "RGB", PixelFormat(3, 8))
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert Detector.load(path, "cpu").predict(image).score == Detector.load(model, "cpu").predict(image).score
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (_set("channels", 1), "channels 1 (RGB), but its data.channels say 3 (RGB)"),
+        (_set("colour_order", "grey"), "channels 3 (grey), but its data.channels say 3 (RGB)"),
+        (_set("config.data.channels", 5), "channels 3 (RGB), but its data.channels say 5 (stack)"),
+        (_set("config.data.channels", 10**9), "from 1 to 64"),
+        (_set("config.data.depth", 12), "depth"),
+    ],
+)
+def test_channels_that_contradict(model: Path, tmp_path: Path, edit: Edit, says: str) -> None:
+    _refused(_with_header(model, tmp_path / "wrong.safetensors", edit), "its header is wrong", says)
+
+
+def test_weights_of_other_channels_than_the_header(model: Path, tmp_path: Path) -> None:
+    def grey(header: dict[str, Any]) -> None:
+        header["config"]["data"]["channels"] = header["channels"] = 1
+        header["colour_order"] = "grey"
+
+    path = _with_header(model, tmp_path / "grey.safetensors", grey)
+    _refused(path, "has shape (1, 3, 3, 3), (1, 1, 3, 3) expected")

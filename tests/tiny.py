@@ -10,7 +10,7 @@ from torch import nn
 
 from draem.config import Config
 from draem.images import write_image
-from draem.modelfile import Header, Thresholds
+from draem.modelfile import Header, Thresholds, colour_order
 from draem.network.draem import Draem
 from draem.network.weights import save_model
 
@@ -47,9 +47,11 @@ def lively_(network: nn.Module, seed: int = 0) -> None:
 def write_tiny_model(path: Path, thresholds: Thresholds | None = None, **settings: object) -> Path:
     """A model file of widths 4/4 for 64×64 pixels; `settings` have their dots written as two underscores."""
     config = Config.resolve("fast", None, TINY | {key.replace("__", "."): value for key, value in settings.items()})
-    network = Draem(config.network)
+    channels = config.data.pixel_format.channels
+    network = Draem(config.network, channels)
     lively_(network)
-    save_model(path, network.state_dict(), Header(config=config, thresholds=thresholds))
+    header = Header(config=config, channels=channels, colour_order=colour_order(channels), thresholds=thresholds)
+    save_model(path, network.state_dict(), header)
     return path
 
 

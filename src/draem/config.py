@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from draem.errors import ConfigError
+from draem.pixels import MOST_CHANNELS, PixelFormat
 from draem.presets import PRESETS
 from draem.settings import flat, nested, read_yaml, stack
 
@@ -56,6 +57,12 @@ Size = Annotated[
 """Height and width in pixels; a single number means a square."""
 
 
+def _channels(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CHANNELS):
+        raise ValueError(f"auto, or a number from 1 to {MOST_CHANNELS}")
+    return value
+
+
 class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
@@ -63,6 +70,12 @@ class DataConfig(Section):
     """A plain folder of good images, or the MVTec AD layout; `auto` finds out."""
     size: Size = (256, 256)
     """Height and width of the network's input in pixels; one number: a square."""
+    channels: Annotated[Literal["auto"] | int, BeforeValidator(_channels)] = "auto"
+    """Of the network: 1 grey, 3 RGB, else a stack's; `auto`: 1 if all good images are grey, their number for stacks."""
+    depth: Literal["auto", 8, 16] = "auto"
+    """Bits of one channel that are kept; `auto`: 16 if any good image has more than 8."""
+    value_range: tuple[float, float] | None = None
+    """Raw values that become black and white, such as 0, 4095 for 12 bits in 16; none: all that the type holds."""
     fit: Literal["resize", "letterbox"] = "resize"
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge."""
     interpolation: Literal["area", "linear"] = "area"
@@ -75,6 +88,18 @@ class DataConfig(Section):
     """Share of the good images held out for validation with simulated defects."""
     calibrate_share: Share = 0.1
     """Share of the good images held out for the threshold; no image has two jobs."""
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """The pixels of the network; what is not resolved stands for RGB of 8 bits, as in models of older versions."""
+        channels = 3 if self.channels == "auto" else self.channels
+        return PixelFormat(channels, 8 if self.depth == "auto" else self.depth, self.value_range)
+
+    @model_validator(mode="after")
+    def _range_ordered(self) -> Self:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range: the lower value comes first")
+        return self
 
     @model_validator(mode="after")
     def _some_left_to_train(self) -> Self:
@@ -246,8 +271,14 @@ class SimulationConfig(Section):
         return self
 
 
+Parts = Literal["both", "discriminative", "reconstructive"]
+
+
 class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
+
+    parts: Parts = "both"
+    """Both sub-networks, or one alone, as in the paper's ablation; the reconstructive one needs a `score.map`."""
 
     reconstructive_width: Width = 128
     """Channels at full resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
@@ -331,6 +362,9 @@ class TrainingConfig(Section):
 class ScoreConfig(Section):
     """From anomaly map to image score and verdict."""
 
+    map: Literal["segmentation", "ssim", "msgms"] = "segmentation"
+    """The discriminative sub-network's map, or how unlike image and reconstruction are: SSIM, gradients (MSGMS)."""
+
     filter_size: Annotated[int, Field(ge=1, le=255)] = 21
     """Side of the mean filter (stride 1, zero padding) whose maximum is the image score; odd."""
     false_reject: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -356,6 +390,18 @@ class Config(Section):
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig
     score: ScoreConfig = ScoreConfig()
+
+    @model_validator(mode="after")
+    def _something_to_score(self) -> Self:
+        segments = self.score.map == "segmentation"
+        if (self.network.parts == "reconstructive" and segments) or (
+            self.network.parts == "discriminative" and not segments
+        ):
+            raise ValueError(
+                f"score.map={self.score.map} does not go with network.parts={self.network.parts}: "
+                "reconstructive needs ssim or msgms, discriminative needs segmentation"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The configuration as YAML that `Config.resolve(file=…)` reads back to an equal one."""

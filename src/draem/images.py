@@ -1,4 +1,4 @@
-"""The package's border to image files: files of 8 or 16 bits ↔ H×W×3 uint8 RGB arrays, and their fit to the network."""
+"""The package's border to image files: files of any depth and channels ↔ arrays, and their fit to the network."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from draem.arrayfiles import read_array
 from draem.errors import DraemError, ImageError
 from draem.files import atomic_write
 from draem.imagefiles import damage, file_format, with_plain_alpha
+from draem.imageheaders import ImageHeader, read_header
+from draem.pixels import PixelFormat, Pixels, convert, view
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Suffixes of the files that `write_image` writes."""
+IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".npy")
 """Suffixes of the files taken as images, in lower case."""
+_FIRST_BYTES = 1 << 20
 
 FitMode = Literal["resize", "letterbox"]
 Interpolation = Literal["area", "linear"]
 Box = tuple[int, int, int, int]
+Depth = TypeVar("Depth", bound=np.unsignedinteger[Any])
 
 
 # ---------------------------------------------------------------------------------------------------------------- read
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file of 8 or 16 bits, grey or colour, as H×W×3 uint8 RGB; grey is repeated, alpha dropped.
-
-    16 bits are divided by 257 and rounded; float TIFF must lie in [0, 1]. Exif orientation is honoured.
+    """Read an image file for people's eyes: H×W×3 uint8 RGB; grey is repeated, of a stack the first channels are shown.
 
     Raises:
         ImageError: no such file, a folder, empty, not an image, damaged, or of a kind that is not understood.
@@ -40,15 +45,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode the bytes of an image file as `read_image` does; `name` says in errors which image it was."""
-    pixels = _decode(data, name)
-    if pixels.dtype == np.uint16:
-        # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so there are no ties.
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif pixels.dtype != np.uint8:
-        pixels = np.rint(_unit_range(pixels, name) * 255).astype(np.uint8)
-    if pixels.ndim == 2:
-        return np.ascontiguousarray(np.repeat(pixels[..., None], 3, axis=2), np.uint8)
-    return np.ascontiguousarray(pixels[..., 2::-1], np.uint8)
+    raw, _ = _decode(data, name)
+    return view(convert(raw, PixelFormat(1 if raw.ndim == 2 else raw.shape[2]), name))
+
+
+def read_pixels(path: Path, wanted: PixelFormat) -> Pixels:
+    """Read an image file as H×W×C pixels of a format, by the rules in docs/images.md.
+
+    Raises:
+        ImageError: as `read_image`, or the file's channels do not fit the format.
+    """
+    raw, header = _decode(_read_bytes(path), str(path))
+    if wanted.depth == 16 and header.bits > 8 and raw.dtype == np.uint8:
+        raise ImageError(f"{path}: only 8 of its {header.bits} bits can be read: save it as grey or RGB without alpha")
+    return convert(raw, wanted, str(path))
+
+
+def read_file_header(path: Path) -> ImageHeader | None:
+    """The header of an image file, from its first bytes where these suffice; none where there is no header to read.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    return read_header(_read_bytes(path, _FIRST_BYTES)) or read_header(_read_bytes(path))
 
 
 def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[np.bool_]:
@@ -60,20 +79,22 @@ def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[
     Raises:
         ImageError: as `read_image`.
     """
-    pixels = _decode(_read_bytes(path), str(path))
+    pixels, _ = _decode(_read_bytes(path), str(path))
     if pixels.ndim == 3:
-        pixels = pixels[..., :3].max(axis=2)
+        pixels = pixels.max(axis=2)
     if rule == "nonzero":
         return np.asarray(pixels > 0)
     if pixels.dtype not in (np.uint8, np.uint16):
-        return np.asarray(_unit_range(pixels, str(path)) > 0.5)
+        convert(pixels, PixelFormat(1), str(path))  # refuses other types, and what lies outside [0, 1]
+        return np.asarray(pixels > 0.5)
     half = 0 if pixels.max() == 1 else np.iinfo(pixels.dtype).max // 2
     return np.asarray(pixels > half)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int = -1) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(most)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except IsADirectoryError as error:
@@ -82,39 +103,48 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decode(data: bytes, name: str) -> NDArray[Any]:
-    """Pixels as the file holds them: H×W, or H×W×C in OpenCV's order (blue first), Exif orientation applied."""
+def _decode(data: bytes, name: str) -> tuple[NDArray[Any], ImageHeader]:
+    """Raw values and the header of a file: H×W, or H×W×C with red first, without alpha, turned upright."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     kind = file_format(data)
     if kind is None:
-        raise ImageError(f"{name}: not an image: not PNG, JPEG, BMP, TIFF or WebP (it starts with {data[:12]!r})")
+        raise ImageError(
+            f"{name}: not an image: not PNG, JPEG, BMP, TIFF, WebP or a NumPy array (it starts with {data[:12]!r})"
+        )
     if wrong := damage(data):
         raise ImageError(f"{name}: damaged {kind} file: {wrong}")
-    _silence_opencv()
-    try:
-        # Not IMREAD_COLOR_RGB: OpenCV 5.0 returns wrong channels for 16-bit TIFF with it. Not IMREAD_UNCHANGED: it
-        # ignores the orientation.
-        pixels = cv2.imdecode(
-            np.frombuffer(with_plain_alpha(data), np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-        )
-    except (cv2.error, MemoryError):
-        pixels = None  # more pixels than OpenCV takes, or than there is memory for
-    if pixels is None or pixels.size == 0:
-        raise ImageError(f"{name}: cannot be decoded: the {kind} file is damaged, too large or of a rare kind")
-    return pixels
-
-
-def _unit_range(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Float pixels, checked to lie in [0, 1]."""
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ImageError(f"{name}: {pixels.dtype} pixels are not understood: save it with 8 or 16 bits, unsigned")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also true for NaN
+    header = read_header(data)
+    if header and kind == "TIFF" and header.colour == "other":
         raise ImageError(
-            f"{name}: float pixels must lie in [0, 1], found {low:g} to {high:g}: rescale or save as 16 bit"
+            f"{name}: a TIFF file with {header.channels} samples a pixel that are neither grey nor RGB is not "
+            "understood: save its channels as pages, or as a NumPy array H×W×C"
         )
-    return pixels
+    raw = None if header is None else read_array(data) if kind == "NumPy" else _decode_picture(data, header)
+    if header is None or raw is None or raw.size == 0:
+        raise ImageError(f"{name}: cannot be decoded: the {kind} file is damaged, too large or of a rare kind")
+    return raw, header
+
+
+def _decode_picture(data: bytes, header: ImageHeader) -> NDArray[Any] | None:
+    """Raw values as of `_decode`; none where OpenCV gives none, or not all channels of a stack."""
+    _silence_opencv()
+    # Not IMREAD_COLOR_RGB: OpenCV 5.0 returns wrong channels for 16-bit TIFF with it. Not IMREAD_UNCHANGED: it ignores
+    # the orientation, but without it float TIFF with alpha is refused.
+    unchanged = header.floating and header.alpha and header.orientation == 1
+    flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    encoded = np.frombuffer(with_plain_alpha(data), np.uint8)
+    try:
+        if header.stacked:
+            _, pages = cv2.imdecodemulti(encoded, flags)
+            fitting = [page for page in pages if page.shape == pages[0].shape and page.dtype == pages[0].dtype]
+            return np.stack(fitting, axis=2) if len(fitting) == header.pages and fitting[0].ndim == 2 else None
+        pixels = cv2.imdecode(encoded, flags)
+    except (cv2.error, MemoryError):
+        return None  # more pixels than OpenCV takes, or than there is memory for
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    return pixels[..., 0] if header.colour == "grey" else pixels[..., 2::-1]  # grey with alpha may come as colours
 
 
 @cache
@@ -132,11 +162,11 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an H×W×3 uint8 RGB image, whole or not at all, in the format of the suffix (JPEG and WebP: quality 95).
 
     Raises:
-        DraemError: the suffix is none of IMAGE_SUFFIXES, or the file cannot be written.
+        DraemError: the suffix is none of WRITTEN_SUFFIXES, or the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise DraemError(f"{path}: cannot write {suffix or 'a file without suffix'}: use {', '.join(IMAGE_SUFFIXES)}")
+    if suffix not in WRITTEN_SUFFIXES:
+        raise DraemError(f"{path}: cannot write {suffix or 'a file without suffix'}: use {', '.join(WRITTEN_SUFFIXES)}")
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_WEBP_QUALITY, 95]
     chosen = {".jpg": quality[:2], ".jpeg": quality[:2], ".webp": quality[2:]}.get(suffix, [])
     _encode(path, suffix, image[..., ::-1], chosen)
@@ -199,12 +229,16 @@ def plan_fit(original: tuple[int, int], size: tuple[int, int], fit: FitMode) -> 
 
 
 def fit_image(
-    image: NDArray[np.uint8], size: tuple[int, int], fit: FitMode, interpolation: Interpolation = "area"
-) -> NDArray[np.uint8]:
-    """Bring an H×W×3 uint8 image to `size` (height, width); a letterbox is centred, padded with the edge's colours."""
-    plan = plan_fit(image.shape[:2], size, fit)
-    scaled = _resize(image, (plan.height, plan.width), interpolation)
-    return np.asarray(_pad(scaled, plan, cv2.BORDER_REPLICATE), np.uint8)
+    image: NDArray[Depth], size: tuple[int, int], fit: FitMode, interpolation: Interpolation = "area"
+) -> NDArray[Depth]:
+    """Bring H×W×C pixels to `size` (height, width); a letterbox is centred, padded with the edge's colours."""
+    plan = plan_fit((image.shape[0], image.shape[1]), size, fit)
+    scaled = (plan.height, plan.width)
+    # OpenCV scales at most four channels at once.
+    groups = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
+    fitted = [_pad(_resize(group, scaled, interpolation), plan, cv2.BORDER_REPLICATE) for group in groups]
+    # It drops the axis of a single channel.
+    return np.concatenate([part.reshape(*size, -1) for part in fitted], axis=2).astype(image.dtype, copy=False)
 
 
 def fit_mask(

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from draem.config import Config
 from draem.errors import ModelFileError
@@ -75,8 +75,8 @@ class Header(BaseModel):
     kind: Literal["draem-model"] = "draem-model"
     format_version: int = FORMAT_VERSION
     config: Config
-    channels: Literal[3] = 3
-    colour_order: Literal["RGB"] = "RGB"
+    channels: int = 3
+    colour_order: Literal["RGB", "grey", "stack"] = "RGB"
     value_range: tuple[float, float] = (0.0, 1.0)
     region: None = None
     """Region of interest: the whole image. A file that states another one is refused, since it would not be heeded."""
@@ -88,6 +88,21 @@ class Header(BaseModel):
     versions: dict[str, str] = {}
     sha256: str = ""
     """Of the weights' bytes, as they stand in the file."""
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Self:
+        wanted = self.config.data.pixel_format.channels
+        if (self.channels, self.colour_order) != (wanted, colour_order(wanted)):
+            raise ValueError(
+                f"channels {self.channels} ({self.colour_order}), but its data.channels say {wanted} "
+                f"({colour_order(wanted)})"
+            )
+        return self
+
+
+def colour_order(channels: int) -> Literal["RGB", "grey", "stack"]:
+    """What a number of channels means."""
+    return "RGB" if channels == 3 else "grey" if channels == 1 else "stack"
 
 
 def package_versions() -> dict[str, str]:

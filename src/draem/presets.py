@@ -11,7 +11,15 @@ _PUBLISHED_NETWORK = {"reconstructive_width": 128, "discriminative_width": 64, "
 
 _OFFICIAL: dict[str, Any] = {
     # Every good image trains: the published code has no validation and no threshold.
-    "data": {"size": 256, "fit": "resize", "interpolation": "linear", "select_share": 0.0, "calibrate_share": 0.0},
+    "data": {
+        "size": 256,
+        "channels": 3,
+        "depth": 8,
+        "fit": "resize",
+        "interpolation": "linear",
+        "select_share": 0.0,
+        "calibrate_share": 0.0,
+    },
     "simulation": {
         "clean_share": 0.5,
         "mask_threshold": [0.5, 0.5],

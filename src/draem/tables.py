@@ -50,8 +50,8 @@ def header_table(header: Header) -> Table:
     network, data, score = header.config.network, header.config.data, header.config.score
     rows: dict[str, str] = {
         "preset": f"{header.config.preset}, widths {network.reconstructive_width}/{network.discriminative_width}",
-        "input": f"{data.size[0]}×{data.size[1]} {header.colour_order}, {data.fit}",
-        "score": f"maximum after a {score.filter_size}×{score.filter_size} mean filter",
+        "input": f"{data.size[0]}×{data.size[1]} {_pixels(header)}, {data.fit}",
+        "score": f"maximum of the {score.map} map after a {score.filter_size}×{score.filter_size} mean filter",
         "origin": header.origin,
     }
     if header.thresholds is not None:
@@ -93,6 +93,14 @@ def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if progress.live.is_started:
             progress.stop()
+
+
+def _pixels(header: Header) -> str:
+    """Channels, depth and range of the network's images, such as `RGB, 8 bit`."""
+    kind = header.config.data.pixel_format
+    colours = f"stack of {kind.channels} channels" if header.colour_order == "stack" else header.colour_order
+    raw = "" if kind.value_range is None else ", raw values {:g} to {:g}".format(*kind.value_range)
+    return f"{colours}, {kind.depth} bit{raw}"
 
 
 def _cells(metrics: Metrics) -> list[str]:

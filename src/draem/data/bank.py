@@ -1,4 +1,4 @@
-"""Decoded images, once and for all: uint8 in RAM or, past a limit, in a memory-mapped temporary file.
+"""Decoded images, once and for all: in RAM or, past a limit, in a memory-mapped temporary file.
 
 Decoding costs more than a training step's pixels do; so every image is read, fitted to the network's input and kept.
 """
@@ -14,20 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.errors import DataError, ImageError
-from draem.images import fit_image, read_image
+from draem.images import fit_image, read_pixels
+from draem.pixels import Pixels
 
 Progress = Callable[[int, int], None]
 
 
 class ImageBank:
-    """Images at the network's input size, as uint8 RGB; made by `ImageBank.load`.
+    """Images at the network's input size, with its channels, of uint8 or uint16; made by `ImageBank.load`.
 
     `paths` are the images kept, in the order given; `skipped` the ones that could not be read, each with the reason.
     A context manager; a temporary file is gone with `close`, with the object, or at the end of the process.
@@ -35,12 +36,12 @@ class ImageBank:
 
     def __init__(
         self,
-        store: NDArray[np.uint8],
+        store: Pixels,
         rows: NDArray[np.intp],
         paths: Sequence[Path],
         skipped: Sequence[tuple[Path, str]],
     ) -> None:
-        self._store: NDArray[np.uint8] | None = store
+        self._store: Pixels | None = store
         self._rows = rows
         self.paths = tuple(paths)
         self.skipped = tuple(skipped)
@@ -70,7 +71,8 @@ class ImageBank:
         kept = list(paths)
         if not kept:
             raise DataError("no images to load")
-        store = _room((len(kept), *config.size, 3), config.memory_limit_mb, cache)
+        wanted = config.pixel_format
+        store = _room((len(kept), *config.size, wanted.channels), wanted.dtype, config.memory_limit_mb, cache)
         reasons = _decode_all(kept, store, config, progress, workers or _processors())
         good = [row for row, reason in enumerate(reasons) if reason is None]
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]
@@ -81,8 +83,8 @@ class ImageBank:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, indices: int | slice | Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """A new B×H×W×3 array of the images at these places in `paths`; one place gives B = 1."""
+    def __getitem__(self, indices: int | slice | Sequence[int] | NDArray[np.integer]) -> Pixels:
+        """A new B×H×W×C array of the images at these places in `paths`; one place gives B = 1."""
         if self._store is None:
             raise ValueError("the image bank is closed")
         return np.asarray(self._store[np.atleast_1d(self._rows[indices])])
@@ -101,13 +103,15 @@ class ImageBank:
 
 
 def _decode_all(
-    paths: Sequence[Path], store: NDArray[np.uint8], config: DataConfig, progress: Progress | None, workers: int
+    paths: Sequence[Path], store: Pixels, config: DataConfig, progress: Progress | None, workers: int
 ) -> list[str | None]:
     """Fill the store; for each image the reason why it could not be read, or None."""
 
     def decode(row: int) -> str | None:
         try:
-            store[row] = fit_image(read_image(paths[row]), config.size, config.fit, config.interpolation)
+            store[row] = fit_image(
+                read_pixels(paths[row], config.pixel_format), config.size, config.fit, config.interpolation
+            )
         except ImageError as error:
             if config.on_corrupt == "stop":
                 raise
@@ -134,32 +138,33 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _room(shape: tuple[int, int, int, int], limit_mb: int, cache: Path | None) -> NDArray[np.uint8]:
+def _room(shape: tuple[int, int, int, int], dtype: np.dtype[Any], limit_mb: int, cache: Path | None) -> Pixels:
     """Room for the images: in RAM up to the limit, in a temporary file beyond."""
-    needed = int(np.prod(shape, dtype=np.int64))
+    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if needed <= limit_mb * 2**20:
-        return np.empty(shape, np.uint8)
+        return np.empty(shape, dtype)
     folder = Path(cache) if cache is not None else Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if free < needed:
+            shallower = ", set data.depth=8" if dtype.itemsize > 1 else ""
             raise DataError(
                 f"{folder}: {shape[0]} images need {needed / 2**20:.0f} MB of disc, {free / 2**20:.0f} MB are free: "
-                f"raise data.memory_limit_mb, make data.size smaller, or free some space"
+                f"raise data.memory_limit_mb, make data.size smaller{shallower}, or free some space"
             )
-        return _mapped_file(folder, shape, needed)
+        return _mapped_file(folder, shape, dtype, needed)
     except OSError as error:
         raise DataError(f"{folder}: no temporary file for the images: {error.strerror or error}") from error
 
 
-def _mapped_file(folder: Path, shape: tuple[int, ...], needed: int) -> NDArray[np.uint8]:
+def _mapped_file(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], needed: int) -> Pixels:
     handle, name = tempfile.mkstemp(prefix="draem-images-", suffix=".tmp", dir=folder)
     try:
         # A file with holes would end the process with a bus error when the disc fills up: so claim the space at once.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle, 0, needed)
-        store: np.memmap[tuple[int, ...], np.dtype[np.uint8]] = np.memmap(name, np.uint8, "r+", shape=shape)
+        store: np.memmap[tuple[int, ...], np.dtype[Any]] = np.memmap(name, dtype, "r+", shape=shape)
     except BaseException:
         os.close(handle)
         Path(name).unlink()

@@ -1,7 +1,7 @@
 """What runs a network: one `run` for all; torch is loaded only when a torch model is.
 
-A backend takes a batch B×3×H×W float32 RGB in [0,1] and gives anomaly maps B×H×W float32 in [0,1] and reconstructions
-B×3×H×W float32. It may be called from several threads, and raises MemoryLimitError where a batch does not fit.
+A backend takes a batch B×C×H×W float32 in [0,1] and gives anomaly maps B×H×W float32 in [0,1] and reconstructions
+B×C×H×W float32. It may be called from several threads, and raises MemoryLimitError where a batch does not fit.
 """
 
 from __future__ import annotations

@@ -8,22 +8,24 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
-from draem.images import fit_image, plan_fit, read_image
+from draem.images import fit_image, plan_fit, read_pixels
 from draem.inspection.backends import Backend, Device, Images, open_backend
 from draem.inspection.prediction import Prediction
+from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
+from draem.pixels import PixelFormat, Pixels, convert, view
 
-Source = str | Path | NDArray[np.uint8]
-"""An image file, or an array: H×W×3 uint8 RGB, or H×W uint8 grey."""
+Source = str | Path | NDArray[Any]
+"""An image file, or an array: H×W, or H×W×C with red first, of uint8, uint16 or floats, as files hold them."""
 
-_Loaded = tuple[Path | None, NDArray[np.uint8]]
+_Loaded = tuple[Path | None, Pixels]
 
 
 class Detector:
@@ -49,14 +51,15 @@ class Detector:
     @overload
     def predict(self, source: Source) -> Prediction: ...
     @overload
-    def predict(self, source: list[Source] | list[str] | list[Path] | list[NDArray[np.uint8]]) -> list[Prediction]: ...
+    def predict(self, source: list[Source] | list[str] | list[Path] | list[NDArray[Any]]) -> list[Prediction]: ...
     def predict(
-        self, source: Source | list[Source] | list[str] | list[Path] | list[NDArray[np.uint8]]
+        self, source: Source | list[Source] | list[str] | list[Path] | list[NDArray[Any]]
     ) -> Prediction | list[Prediction]:
         """Inspect one image, or a list of them.
 
         Args:
-            source: path, H×W×3 uint8 RGB array, H×W uint8 grey array, or a list of these.
+            source: path, H×W or H×W×C array (red first) of uint8, uint16 or floats in [0, 1] (or in the model's
+                data.value_range), or a list of these. Grey and RGB stand in for each other, as in files.
 
         Raises:
             ImageError: a file cannot be read.
@@ -64,7 +67,7 @@ class Detector:
         """
         if isinstance(source, list):
             return list(self.stream(source))
-        return self._inspect([_load(source)])[0]
+        return self._inspect([_load(source, self.header.config.data.pixel_format)])[0]
 
     def stream(
         self,
@@ -86,7 +89,7 @@ class Detector:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
         batch: list[_Loaded] = []
-        for source, loading in _ahead(sources, 2 * batch_size):
+        for source, loading in _ahead(sources, 2 * batch_size, self.header.config.data.pixel_format):
             try:
                 batch.append(loading.result())
             except ImageError as error:
@@ -104,8 +107,11 @@ class Detector:
         started = time.perf_counter()
         data, score = self.header.config.data, self.header.config.score
         inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
-        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
+            data.pixel_format.highest
+        )
         maps, reconstructions = self._run(images)
+        maps = scored_maps(score.map, maps, images, reconstructions)
         if not np.isfinite(maps).all():
             # Not a number is above no threshold: every part would be accepted.
             raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
@@ -115,13 +121,13 @@ class Detector:
         thresholds = self.header.thresholds
         return [
             Prediction(
-                image=image,
+                image=view(image),
                 path=path,
                 score=value,
                 verdict=verdict(value, thresholds),
                 thresholds=thresholds,
                 input_map=found,
-                reconstruction=_to_uint8(reconstruction),
+                reconstruction=view(reconstruction.transpose(1, 2, 0)),
                 milliseconds=milliseconds,
                 data=data,
                 filter_size=score.filter_size,
@@ -129,7 +135,7 @@ class Detector:
             for (path, image), value, found, reconstruction in zip(batch, scores, inside, reconstructions, strict=True)
         ]
 
-    def _inside(self, found: Images, image: NDArray[np.uint8]) -> Images:
+    def _inside(self, found: Images, image: Pixels) -> Images:
         """The map with nothing found in a letterbox's padding, which is no part of the image."""
         data = self.header.config.data
         if data.fit == "resize":
@@ -154,34 +160,26 @@ class Detector:
         return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
 
 
-def _load(source: Source) -> _Loaded:
+def _load(source: Source, wanted: PixelFormat) -> _Loaded:
     if isinstance(source, np.ndarray):
-        return None, _checked(source)
+        return None, _converted(source, wanted)
     if not isinstance(source, str | Path):
-        raise DataError(f"a path, an array of uint8 or a list of these is inspected, not {type(source).__name__}")
+        raise DataError(f"a path, an array or a list of these is inspected, not {type(source).__name__}")
     path = Path(source)
-    return path, read_image(path)
+    return path, read_pixels(path, wanted)
 
 
-def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+def _converted(image: NDArray[Any], wanted: PixelFormat) -> Pixels:
+    if image.dtype.kind not in "uf" or image.ndim not in (2, 3) or image.size == 0:
         shape = "×".join(str(side) for side in image.shape)
-        raise DataError(f"an image is an H×W×3 or H×W array of uint8, not {shape} of {image.dtype}")
-    if image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2)
-    if image.shape[2] == 1:
-        return np.repeat(image, 3, axis=2)
-    if image.shape[2] != 3:
-        raise DataError(f"an image array has 3 channels in RGB order, not {image.shape[2]}")
-    return image
+        raise DataError(f"an image is an H×W or H×W×C array of uint8, uint16 or floats, not {shape} of {image.dtype}")
+    try:
+        return convert(image, wanted, "the array")
+    except ImageError as error:  # no file that could be passed over
+        raise DataError(str(error)) from None
 
 
-def _to_uint8(reconstruction: Images) -> NDArray[np.uint8]:
-    pixels = np.clip(reconstruction, 0.0, 1.0) * 255
-    return np.rint(pixels).astype(np.uint8).transpose(1, 2, 0)
-
-
-def _ahead(sources: Iterable[Source], most: int) -> Iterator[tuple[Source, Future[_Loaded]]]:
+def _ahead(sources: Iterable[Source], most: int, wanted: PixelFormat) -> Iterator[tuple[Source, Future[_Loaded]]]:
     """Each source with its loading under way, `most` of them at once, in order."""
     waiting: deque[tuple[Source, Future[_Loaded]]] = deque()
     # A camera may fill one array again and again: what is looked at later is copied now.
@@ -189,10 +187,10 @@ def _ahead(sources: Iterable[Source], most: int) -> Iterator[tuple[Source, Futur
     with ThreadPoolExecutor(thread_name_prefix="draem-read") as pool:
         try:
             for source in islice(remaining, most):
-                waiting.append((source, pool.submit(_load, source)))
+                waiting.append((source, pool.submit(_load, source, wanted)))
             while waiting:
                 yield waiting.popleft()
                 for source in islice(remaining, 1):
-                    waiting.append((source, pool.submit(_load, source)))
+                    waiting.append((source, pool.submit(_load, source, wanted)))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -22,13 +22,13 @@ class Prediction:
     """One inspected image; its maps, masks and boxes are in the image's own pixels.
 
     Attributes:
-        image: H×W×3 uint8 RGB, as read.
+        image: H×W×3 uint8 RGB, for people: see `draem.pixels.view`.
         path: where it was read from; none for an array.
         score: maximum of the smoothed anomaly map, in [0,1].
         verdict: accept, review or reject; none where the model has no threshold.
         thresholds: those of the model.
         input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on.
-        reconstruction: h×w×3 uint8 RGB at the input size: what the network thinks a normal part looks like.
+        reconstruction: h×w×3 uint8 RGB for people, at the input size: what the network thinks a normal part looks like.
         milliseconds: the image's share of the time for preprocessing, network and scoring; decoding is not in it.
     """
 

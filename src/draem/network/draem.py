@@ -70,7 +70,7 @@ class _ReconstructiveDecoder(nn.Module):
 
 
 class ReconstructiveSubNetwork(nn.Module):
-    """Restores the normal image: B×3×H×W in [0,1] → B×3×H×W, not clipped. Sides divide by 16."""
+    """Restores the normal image: B×C×H×W in [0,1] → B×C×H×W, not clipped. Sides divide by 16."""
 
     def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _DiscriminativeDecoder(nn.Module):
 
 
 class DiscriminativeSubNetwork(nn.Module):
-    """Maps the anomaly: [reconstruction, image] B×6×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32."""
+    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32."""
 
     def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
         super().__init__()
@@ -140,16 +140,24 @@ class DiscriminativeSubNetwork(nn.Module):
 
 
 class Draem(nn.Module):
-    """The whole network: RGB images B×3×H×W in [0,1] → (reconstruction B×3×H×W, logits B×2×H×W).
+    """The whole network: images B×C×H×W in [0,1] → (reconstruction B×C×H×W, logits B×2×H×W).
 
-    Sides that do not divide by 32 are padded with the border's pixels and cropped again.
+    Sides that do not divide by 32 are padded with the border's pixels and cropped again. Of a sub-network alone, the
+    other's output is what it would add: the image itself as reconstruction, or logits of zero.
     """
+
+    reconstructive: ReconstructiveSubNetwork
+    discriminative: DiscriminativeSubNetwork
 
     def __init__(self, config: NetworkConfig, channels: int = 3) -> None:
         super().__init__()
         corners = config.aligned_corners
-        self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
-        self.discriminative = DiscriminativeSubNetwork(2 * channels, config.discriminative_width, corners)
+        self.parts = config.parts
+        if self.parts != "discriminative":
+            self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
+        if self.parts != "reconstructive":
+            inputs = 2 * channels if self.parts == "both" else channels
+            self.discriminative = DiscriminativeSubNetwork(inputs, config.discriminative_width, corners)
         self.apply(_initialise)
 
     def channels_last(self) -> Draem:
@@ -164,9 +172,16 @@ class Draem(nn.Module):
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:
             images = functional.pad(images, (0, right, 0, below), mode="replicate")
-        reconstruction = self.reconstructive(images)
-        logits = self.discriminative(torch.cat((reconstruction, images), dim=1))
+        reconstruction, logits = self._padded(images)
         return reconstruction[..., :height, :width], logits[..., :height, :width]
+
+    def _padded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.parts == "discriminative":
+            return images, self.discriminative(images)
+        reconstruction = self.reconstructive(images)
+        if self.parts == "reconstructive":
+            return reconstruction, torch.zeros_like(images[:, :1]).expand(-1, 2, -1, -1)
+        return reconstruction, self.discriminative(torch.cat((reconstruction, images), dim=1))
 
 
 def anomaly_map(logits: Tensor) -> Tensor:

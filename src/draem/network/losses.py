@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from draem.config import Parts
+
 WINDOW = 11
 SIGMA = 1.5
 
@@ -27,24 +29,33 @@ class Losses:
 
 
 def draem_losses(
-    reconstruction: Tensor, logits: Tensor, normal: Tensor, mask: Tensor, ssim_weight: float, focal_gamma: float
+    reconstruction: Tensor,
+    logits: Tensor,
+    normal: Tensor,
+    mask: Tensor,
+    ssim_weight: float,
+    focal_gamma: float,
+    parts: Parts = "both",
 ) -> Losses:
-    """The paper's loss.
+    """The paper's loss; of a sub-network alone, the other's terms are zero.
 
     Args:
-        reconstruction: B×3×H×W, what the reconstructive sub-network made of the simulated anomaly.
+        reconstruction: B×C×H×W, what the reconstructive sub-network made of the simulated anomaly.
         logits: B×2×H×W, normal and anomalous.
-        normal: B×3×H×W in [0,1], the image before the anomaly.
+        normal: B×C×H×W in [0,1], the image before the anomaly.
         mask: B×1×H×W, 1 where anomalous, else 0.
         ssim_weight: λ of the reconstruction loss.
         focal_gamma: γ of the focal loss.
+        parts: which sub-networks there are.
     """
     # Under autocast the products of SSIM's window would be bfloat16, and its variances rounding errors.
     with torch.autocast(logits.device.type, enabled=False):
         reconstruction, logits = reconstruction.float(), logits.float()
-        ssim = ssim_loss(reconstruction, normal)
-        l2 = functional.mse_loss(reconstruction, normal)
-        focal = focal_loss(logits, mask, focal_gamma)
+        none = logits.new_zeros(())
+        restores, segments = parts != "discriminative", parts != "reconstructive"
+        ssim = ssim_loss(reconstruction, normal) if restores else none
+        l2 = functional.mse_loss(reconstruction, normal) if restores else none
+        focal = focal_loss(logits, mask, focal_gamma) if segments else none
     return Losses(ssim_weight * ssim + l2 + focal, ssim, l2, focal)
 
 

@@ -36,7 +36,7 @@ def load_model(path: Path) -> tuple[Draem, Header]:
     """
     header, content = read_model(path)
     state = parse_tensors(path, content)
-    network = empty_network(header.config.network)
+    network = empty_network(header.config.network, header.channels)
     expected = network.state_dict()
     wrong = _mismatch(state, expected)
     if wrong:
@@ -53,10 +53,10 @@ def parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise ModelFileError(f"{path}: its tensors are damaged ({' '.join(str(error).split())[:80]})") from None
 
 
-def empty_network(config: NetworkConfig) -> Draem:
+def empty_network(config: NetworkConfig, channels: int = 3) -> Draem:
     """A network whose weights are still to be given: takes no memory and no time to initialise."""
     with torch.device("meta"):
-        return Draem(config)
+        return Draem(config, channels)
 
 
 def read_published(reconstructive: Path, discriminative: Path) -> tuple[dict[str, Tensor], NetworkConfig]:

@@ -1,7 +1,8 @@
 """The anomaly source's augmentations: the published code's ten operations, batched.
 
-Each takes images, B×3×H×W float32 in [0, 1], and uniform draws, B×5, and returns new images alike. The ranges are those
-of the imgaug operators that the published code names (imgaug 0.4; units of 255 there).
+Each takes images, B×C×H×W float32 in [0, 1], and uniform draws, B×5 or B×C if that is more, and returns new images
+alike. Hue and saturation need RGB; where there are not three channels, they are not drawn. The ranges are those of the
+imgaug operators that the published code names (imgaug 0.4; units of 255 there).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _per_image(draws: Tensor, low: float, high: float) -> Tensor:
 def gamma(images: Tensor, draws: Tensor) -> Tensor:
     """Raise each channel to a power of its own, 0.5 to 2."""
     # exp(γ·log x): faster than a power.
-    return images.log().mul_((0.5 + 1.5 * draws[:, :3])[:, :, None, None]).exp_()
+    return images.log().mul_((0.5 + 1.5 * draws[:, : images.shape[1]])[:, :, None, None]).exp_()
 
 
 def brightness(images: Tensor, draws: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ def _at_least(values: Tensor, bounds: Tensor) -> Tensor:
 
 
 def _histogram(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Levels of 255, int64 B×3×HW, and how many pixels each has, int64 B×3×256."""
+    """Levels of 255, int64 B×C×HW, and how many pixels each has, int64 B×C×256."""
     levels = (images * 255.0).round_().to(torch.int32).long().flatten(2)
     histogram = torch.zeros(*levels.shape[:2], _LEVELS, dtype=torch.int32, device=images.device)
     ones = torch.ones(1, dtype=torch.int32, device=images.device).expand_as(levels)
@@ -137,7 +138,7 @@ def _histogram(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _look_up(levels: Tensor, curves: Tensor, images: Tensor) -> Tensor:
-    """Apply tone curves, B×3×256, to levels, B×3×HW."""
+    """Apply tone curves, B×C×256, to levels, B×C×HW."""
     return curves.gather(2, levels).view_as(images)
 
 
@@ -154,22 +155,26 @@ OPERATIONS: dict[Augmentation, Callable[[Tensor, Tensor], Tensor]] = {
     "rotate": turn,
 }
 
+_RGB_ONLY = ("hue_saturation",)
+
 
 def chosen(keys: Tensor, names: Sequence[Augmentation], count: int) -> Tensor:
-    """Draw `count` different positions in `names` for each sample, in the order of application: int64 B×count."""
+    """Draw `count` different positions in `names`, or all, for each sample, in the order of application: int64."""
     return uniform(keys, Stream.AUGMENT_CHOICE, (len(names),)).argsort(dim=1)[:, :count]
 
 
 def augment(images: Tensor, keys: Tensor, names: Sequence[Augmentation], count: int) -> Tensor:
     """Apply `count` of the augmentations to each image, drawn without replacement, in the order drawn.
 
-    images: B×3×H×W float32 in [0, 1]. keys: int64 B on the CPU. Returns B×3×H×W in [0, 1].
+    images: B×C×H×W float32 in [0, 1]. keys: int64 B on the CPU. Returns B×C×H×W in [0, 1].
     Samples that share an operation in a slot go through it as one batch.
     """
+    channels = images.shape[1]
+    names = [name for name in names if channels == 3 or name not in _RGB_ONLY]
     choices = chosen(keys, names, count)
-    draws = uniform(keys, Stream.AUGMENT, (len(names), _DRAWS))
+    draws = uniform(keys, Stream.AUGMENT, (len(names), max(_DRAWS, channels)))
     order = torch.arange(len(keys))
-    for slot in range(count):
+    for slot in range(choices.shape[1]):
         # Sorted on the host by what they go through, all members of an operation are one slice.
         positions, move = choices[order, slot].sort(stable=True)
         order = order[move]

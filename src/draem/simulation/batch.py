@@ -11,11 +11,14 @@ from draem.simulation.draws import to_device
 
 
 def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
-    """Images of the bank on the device: B×3×H×W float32 in [0,1]."""
+    """Images of the bank on the device: B×C×H×W float32 in [0,1]."""
     pixels = torch.from_numpy(bank[indices.numpy()])
+    highest = 255.0
+    if pixels.dtype == torch.uint16:  # which not every device knows
+        pixels, highest = pixels.float(), 65535.0
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that the copy does not wait for the device
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
 
 
 def load_regions(regions: Regions | None, indices: Tensor, device: torch.device) -> Tensor | None:

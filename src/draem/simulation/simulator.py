@@ -14,24 +14,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
+from draem.pixels import view
 from draem.simulation.augment import augment
 from draem.simulation.blending import gradient_blend
+from draem.simulation.channels import LUMA
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
 from draem.simulation.masks import MASKS
+from draem.simulation.outlines import dilated, window_sums
 from draem.simulation.rotation import rotate
 from draem.simulation.sources import open_sources
 from draem.simulation.structural import STRUCTURAL
 
-_LUMA = (0.299, 0.587, 0.114)
-"""Weights of the channels in the brightness that people see (ITU-R BT.601)."""
 _GREY = 1.5 / 255
 """Channels that differ by less, at every second pixel, make a grey image."""
 _CPU_CHUNK = 8
+_NEARBY = 2
 _MASKS: tuple[MaskKind, ...] = get_args(MaskKind)
 _SOURCES: tuple[SourceKind, ...] = get_args(SourceKind)
 _PATCH, _CROPS = _SOURCES.index("patch"), _SOURCES.index("crops")
@@ -40,7 +41,7 @@ _FIRST_STRUCTURAL = _PATCH
 
 @dataclass(frozen=True)
 class Simulated:
-    """One batch: images B×3×H×W float32 RGB in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
+    """One batch: images B×C×H×W float32 in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
 
     normal: the images, turned where the configuration says so: the reconstruction's target. It may share their memory.
     anomalous: the same with simulated anomalies; equal to `normal` where the sample is clean.
@@ -68,10 +69,8 @@ class Simulator:
         self.channels = channels
         self.device = torch.device(device)
         self.foreign = open_sources(config, size, channels)
-        self.structural = dict(STRUCTURAL)
         if config.crops is not None and config.sources.crops:
             self.crops = Crops(config.crops, size, channels)
-            self.structural["crops"] = self.crops.images
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize
 
@@ -118,44 +117,60 @@ class Simulator:
         """Anomalous images, masks and sources, each sample with an anomaly."""
         config = self.config
         kinds = uniform(keys, Stream.KINDS, (3,))
+        masks = choose(kinds[:, 0], list(config.masks.model_dump().values()))
         sources = choose(kinds[:, 1], list(config.source_weights.values()))
-        mask = self._masks(keys, choose(kinds[:, 0], list(config.masks.model_dump().values())), sources, region)
-        source = self._sources(normal, mask, keys, sources, kinds[:, 2] < config.gradient_share)
+        mask, source = self._masks_and_sources(normal, keys, masks, sources, region)
+        source = self._blended(normal, source, mask, sources, kinds[:, 2] < config.gradient_share)
         foreign = sources < _FIRST_STRUCTURAL
         low, high = (torch.where(foreign, *bounds) for bounds in zip(config.beta, config.structural_beta, strict=True))
-        beta = to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
-        anomalous = torch.lerp(normal, source, mask * (1.0 - beta))
+        opacity = 1.0 - to_device(low + (high - low) * draws[:, 3], self.device)[:, None, None, None]
         if not foreign.all():
-            least = torch.where(foreign, -1.0, config.visible)
-            mask = _visible(mask, normal, anomalous, to_device(least, self.device))
-        return anomalous, mask, source
+            change = (source - normal).abs_().amax(1, keepdim=True) * opacity  # of the channel that changed most
+            mask = _visible(mask, change, to_device(torch.where(foreign, -1.0, config.visible), self.device))
+        return torch.lerp(normal, source, mask * opacity), mask, source
 
-    def _masks(self, keys: Tensor, kinds: Tensor, sources: Tensor, region: Tensor | None) -> Tensor:
-        """Anomaly masks, B×1×H×W; crops bring their own."""
+    def _masks_and_sources(
+        self, normal: Tensor, keys: Tensor, masks: Tensor, sources: Tensor, region: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Where the anomalies lie, B×1×H×W, and what is to be seen there, B×C×H×W; crops bring their own masks."""
 
-        def make(kind: int, members: Tensor) -> Tensor:
+        def make(is_crop: int, members: Tensor) -> tuple[Tensor, Tensor]:
+            images, within = _some(normal, members), None if region is None else _some(region, members)
+            if is_crop:
+                return self.crops.draw(images, keys[members], within)
+            mask = self._masks(keys[members], masks[members], within)
+            return mask, self._sources(images, mask, keys[members], sources[members])
+
+        mask, source = _each_kind(sources == _CROPS, make, self.device)
+        return mask, source
+
+    def _masks(self, keys: Tensor, kinds: Tensor, region: Tensor | None) -> Tensor:
+        """Anomaly masks, B×1×H×W."""
+
+        def make(kind: int, members: Tensor) -> tuple[Tensor]:
             within = None if region is None else _some(region, members)
-            if kind < 0:
-                return self.crops.masks(keys[members], self.device, within)
-            return MASKS[_MASKS[kind]](keys[members], self.size, self.config, self.device, within)
+            return (MASKS[_MASKS[kind]](keys[members], self.size, self.config, self.device, within),)
 
-        return _each_kind(torch.where(sources == _CROPS, -1, kinds), make, self.device)
+        return _each_kind(kinds, make, self.device)[0]
 
-    def _sources(self, normal: Tensor, mask: Tensor, keys: Tensor, kinds: Tensor, by_gradient: Tensor) -> Tensor:
+    def _sources(self, normal: Tensor, mask: Tensor, keys: Tensor, kinds: Tensor) -> Tensor:
         """What is to be seen within the masks, B×C×H×W."""
 
-        def make(kind: int, members: Tensor) -> Tensor:
+        def make(kind: int, members: Tensor) -> tuple[Tensor]:
             name, images = _SOURCES[kind], _some(normal, members)
             if name in self.foreign:
-                return self._foreign(name, images, keys[members])
-            return self.structural[name](images, _some(mask, members), keys[members])
+                return (self._foreign(name, images, keys[members]),)
+            return (STRUCTURAL[name](images, _some(mask, members), keys[members]),)
 
-        source = _each_kind(kinds, make, self.device)
-        blended = (by_gradient & ((kinds == _PATCH) | (kinds == _CROPS))).nonzero()[:, 0]
-        if not len(blended):
+        return _each_kind(kinds, make, self.device)[0]
+
+    def _blended(self, normal: Tensor, source: Tensor, mask: Tensor, kinds: Tensor, by_gradient: Tensor) -> Tensor:
+        """The sources; of patches and crops, those that are to take their colours from the surroundings do so."""
+        members = (by_gradient & ((kinds == _PATCH) | (kinds == _CROPS))).nonzero()[:, 0]
+        if not len(members):
             return source
-        images, masks, pasted = (_some(whole, blended) for whole in (normal, mask, source))
-        return source.index_copy(0, to_device(blended, self.device), gradient_blend(images, pasted, masks))
+        images, pasted, masks = (_some(whole, members) for whole in (normal, source, mask))
+        return source.index_copy(0, to_device(members, self.device), gradient_blend(images, pasted, masks))
 
     def _foreign(self, kind: SourceKind, normal: Tensor, keys: Tensor) -> Tensor:
         """Textures, augmented, or flat colours; grey on grey images."""
@@ -163,7 +178,7 @@ class Simulator:
         source = self.foreign[kind].draw(keys, self.device)
         if kind != "flat":
             source = augment(source, keys, config.augmentations, config.augmentations_drawn)
-        return _matched(source, normal) if config.source_colour == "match" else source
+        return _matched(source, normal) if config.source_colour == "match" and self.channels == 3 else source
 
 
 def _some(tensor: Tensor, members: Tensor) -> Tensor:
@@ -171,36 +186,43 @@ def _some(tensor: Tensor, members: Tensor) -> Tensor:
     return tensor if len(members) == len(tensor) else tensor.index_select(0, to_device(members, tensor.device))
 
 
-def _each_kind(kinds: Tensor, make: Callable[[int, Tensor], Tensor], device: torch.device) -> Tensor:
-    """Make the samples of each kind in one call, and put them back into their order; kinds: int64 B on the CPU."""
+def _each_kind(
+    kinds: Tensor, make: Callable[[int, Tensor], tuple[Tensor, ...]], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Make the samples of each kind in one call, and put them back into their order; kinds: B on the CPU."""
     order = kinds.argsort(stable=True)
     present = sorted(set(kinds.tolist()))
     members = torch.split(order, [int((kinds == kind).sum()) for kind in present])
     parts = [make(kind, some) for kind, some in zip(present, members, strict=True)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts).index_select(0, to_device(order.argsort(), device))
+    if len(parts) == 1:
+        return parts[0]
+    back = to_device(order.argsort(), device)
+    return tuple(torch.cat(pieces).index_select(0, back) for pieces in zip(*parts, strict=True))
 
 
-def _visible(mask: Tensor, normal: Tensor, anomalous: Tensor, least: Tensor) -> Tensor:
-    """The mask where an image is changed by more than `least` (B) in some channel, or touches such a pixel.
+def _visible(mask: Tensor, change: Tensor, least: Tensor) -> Tensor:
+    """The mask where an image changes (B×1×H×W) by more than `least` (B) in the mean over the mask's pixels nearby.
 
     Taking away what is not there leaves nothing to find.
     """
-    change = (anomalous - normal).abs_().amax(1, keepdim=True)
-    seen = torch.gt(change, least[:, None, None, None], out=torch.empty_like(change))
-    return mask * functional.max_pool2d(seen, 5, stride=1, padding=2)
+    excess = window_sums((change - least[:, None, None, None]) * mask, _NEARBY)
+    seen = torch.gt(excess, 0.0, out=torch.empty_like(excess))
+    # What changed less at the rim of a visible change belongs to it.
+    return mask * dilated(seen * mask, _NEARBY)
 
 
 def _matched(source: Tensor, normal: Tensor) -> Tensor:
     """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
     some = normal[:, :, ::2, ::2]
     chroma = (some.amax(1) - some.amin(1)).amax((1, 2))
-    luma = (source.new_tensor(_LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
-    return torch.where((chroma < _GREY)[:, None, None, None], luma, source)
+    luma = (source.new_tensor(LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
+    # A weight of 0 or 1 is exact, and many times faster on a CPU than a choice by booleans.
+    return torch.lerp(source, luma, (chroma < _GREY).to(source.dtype)[:, None, None, None])
 
 
 def contact_sheet(simulated: Simulated) -> NDArray[np.uint8]:
     """Lay a batch out for the eye: H×W×3 uint8 RGB, a row a sample; normal, mask, source, augmented image."""
-    parts = (simulated.normal, simulated.mask.expand(-1, 3, -1, -1), simulated.source, simulated.anomalous)
-    pixels = [(part.cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
+    parts = (simulated.normal, simulated.mask, simulated.source, simulated.anomalous)
+    pixels = [view(part.cpu().permute(0, 2, 3, 1).numpy()) for part in parts]
     rows = [[part[index] for part in pixels] for index in range(len(simulated.normal))]
     return sheet(rows, ("normal", "mask", "source", "augmented"))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from draem.simulation.channels import LUMA
 from draem.simulation.draws import Stream, mix32, stream_words, to_device, uniform, unit
 from draem.simulation.perlin import perlin
 
@@ -197,20 +198,22 @@ KINDS: tuple[Field, ...] = (
 )  # fmt: skip
 
 
-def palettes(keys: Tensor) -> Tensor:
-    """Draw closed palettes of six colours, B×3×256 float32 in [0, 1].
+def palettes(keys: Tensor, channels: int = 3) -> Tensor:
+    """Draw closed palettes of six colours, B×C×256 float32 in [0, 1]; of one channel: the brightness of RGB's.
 
     From nearly one tone to any colours of RGB, from grey to saturated, at uneven distances; transitions from linear to
     steps.
     """
-    draws = uniform(keys, Stream.PALETTE, (_STOPS * 4 + 3,))
-    stops, knobs = draws[:, 3:].view(-1, _STOPS, 4), draws[:, :3]
+    if channels == 1:
+        return keys.new_tensor([LUMA], dtype=torch.float32) @ palettes(keys)
+    draws = uniform(keys, Stream.PALETTE, (_STOPS * (channels + 1) + 3,))
+    stops, knobs = draws[:, 3:].view(-1, _STOPS, channels + 1), draws[:, :3]
     spread = (0.15 + 1.2 * knobs[:, 0]).clamp_(max=1.0)[:, None, None]
-    colours = torch.lerp(stops[:, :1, :3], stops[:, :, :3], spread)  # B×6×3
+    colours = torch.lerp(stops[:, :1, :-1], stops[:, :, :-1], spread)  # B×6×C
     # Most real surfaces are muted: a fifth of the palettes is grey, and half at most half saturated.
     colours = torch.lerp(colours[:, :, :1], colours, (1.25 * knobs[:, 2] - 0.25).clamp_(min=0.0)[:, None, None])
     colours = (1.3 * colours - 0.15).clamp_(0.0, 1.0)  # so that pure black, white and full colours occur
-    widths = 0.1 + stops[:, :, 3]
+    widths = 0.1 + stops[:, :, -1]
     # A running sum as a product: cumsum of floats is not deterministic on CUDA.
     totals = widths @ torch.ones(_STOPS, _STOPS, device=keys.device).triu()
     ends = totals / totals[:, -1:]  # B×6: where each colour's segment ends, the last at 1
@@ -226,9 +229,10 @@ def palettes(keys: Tensor) -> Tensor:
 
 
 def colour(field: Tensor, palette: Tensor) -> Tensor:
-    """Look a field (B×H×W, in turns) up in palettes (B×3×256): B×3×H×W float32."""
+    """Look a field (B×H×W, in turns) up in palettes (B×C×256): B×C×H×W float32."""
+    channels = palette.shape[1]
     steps = (field * float(PALETTE_STEPS)).floor_().to(torch.int32).bitwise_and_(PALETTE_STEPS - 1).long()
-    return palette.gather(2, steps.flatten(1)[:, None].expand(-1, 3, -1)).view(len(field), 3, *field.shape[1:])
+    return palette.gather(2, steps.flatten(1)[:, None].expand(-1, channels, -1)).view(-1, channels, *field.shape[1:])
 
 
 def relief(field: Tensor, draws: Tensor) -> Tensor:

@@ -37,11 +37,12 @@ def smallest_batch(config: Config) -> int:
 
 def _try_step(config: Config, device: torch.device, size: int) -> None:
     """Forward, backward and the optimiser's moments, on black images."""
-    network = Draem(config.network).to(device)
-    images = torch.zeros(size, 3, *config.data.size, device=device)
+    channels = config.data.pixel_format.channels
+    network = Draem(config.network, channels).to(device)
+    images = torch.zeros(size, channels, *config.data.size, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision != "fp32"):
         reconstruction, logits = network(images)
-    losses = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0)
+    losses = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts)
     losses.total.backward()  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(network.parameters())
     optimizer.step()

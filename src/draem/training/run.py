@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from draem.config import Config
 from draem.data.bank import ImageBank
+from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample, Split, fingerprint, split_good
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
@@ -34,7 +35,7 @@ from draem.files import atomic_write
 from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
 from draem.inspection.calibration import first_thresholds
 from draem.inspection.detector import Detector
-from draem.modelfile import DataRecord, Header, TrainingRecord, package_versions
+from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
@@ -65,6 +66,10 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) ->
     split = _split(dataset, config, out, resume)
     with RunLog(out, active=fabric.is_global_zero) as log:
         log.message(_announce(config, dataset, split, fabric))
+        data_config, said = resolve_format(config.data, [sample.path for sample in dataset.train_good])
+        config = config.model_copy(update={"data": data_config})
+        for line in said:
+            log.message(line)
         train, select = _load_banks(split, config, out, log)
         if fabric.is_global_zero:
             _write_record(out, config, split)
@@ -237,6 +242,12 @@ def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
             f"(aligned corners {theirs.aligned_corners}), this run's is {ours.reconstructive_width}/"
             f"{ours.discriminative_width} (aligned corners {ours.aligned_corners}); choose --preset or network.* alike"
         )
+    theirs_takes, ours_takes = header.channels, config.data.pixel_format.channels
+    if theirs_takes != ours_takes:
+        raise ConfigError(
+            f"--init {init}: its network takes images of {theirs_takes} channels, this run's of {ours_takes}; "
+            f"set data.channels={theirs_takes}, or leave --init away"
+        )
     return network.state_dict()
 
 
@@ -264,9 +275,11 @@ def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
 
 
 def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, device: str) -> Header:
-    recipe = config.training
+    recipe, channels = config.training, config.data.pixel_format.channels
     return Header(
         config=config,
+        channels=channels,
+        colour_order=colour_order(channels),
         data=DataRecord(
             name=dataset.name,
             fingerprint=fingerprint(dataset.samples),
@@ -291,7 +304,7 @@ def _write_model(
     path: Path, header: Header, trained: Trained, split: Split, device: torch.device, log: RunLog
 ) -> Header:
     """Find the first threshold on the calibrate images, and write the model with it."""
-    network = Draem(header.config.network)
+    network = Draem(header.config.network, header.channels)
     network.load_state_dict(trained.state)
     detector = Detector(TorchBackend(network, str(device)), header)
     paths = [sample.path for sample in split.calibrate]

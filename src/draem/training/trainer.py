@@ -60,16 +60,16 @@ class Trainer:
     def __init__(
         self, config: Config, out: Path, fabric: Fabric, train: ImageBank, select: ImageBank | None, log: RunLog
     ) -> None:
-        recipe = config.training
+        recipe, channels = config.training, config.data.pixel_format.channels
         self.config, self.recipe, self.out, self.log = config, recipe, out, log
         self.fabric, self.device = fabric, fabric.device
         self.train_bank, self.select_bank = train, select if select is not None and len(select) else None
         self.train_regions, self.select_regions = self._regions(train), self._regions(self.select_bank)
         self.steps = count_steps(recipe, len(train), fabric.world_size)
         self.images_per_step = recipe.batch_size * recipe.accumulate * fabric.world_size
-        self.simulator = Simulator(config.simulation, config.data.size, self.device)
+        self.simulator = Simulator(config.simulation, config.data.size, self.device, channels)
         torch.manual_seed(recipe.seed)
-        self.network = Draem(config.network)
+        self.network = Draem(config.network, channels)
         if recipe.channels_last:
             self.network.channels_last()
         if fabric.world_size > 1 and self.device.type == "cuda":
@@ -200,7 +200,13 @@ class Trainer:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
         reconstruction, logits = self.model(anomalous)
         losses = draem_losses(
-            reconstruction, logits, simulated.normal, simulated.mask, recipe.ssim_weight, recipe.focal_gamma
+            reconstruction,
+            logits,
+            simulated.normal,
+            simulated.mask,
+            recipe.ssim_weight,
+            recipe.focal_gamma,
+            self.config.network.parts,
         )
         self.fabric.backward(losses.total / recipe.accumulate)
         terms = torch.stack((losses.total, losses.ssim, losses.l2, losses.focal)).detach()

@@ -13,10 +13,12 @@ from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score
 from draem.network.draem import Draem, anomaly_map
 from draem.network.losses import draem_losses
 from draem.pictures import heat_map, sheet
+from draem.pixels import view
 from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
@@ -71,9 +73,15 @@ def validate(
             simulated.mask,
             config.training.ssim_weight,
             config.training.focal_gamma,
+            config.network.parts,
         )
         losses.append(terms.total * len(samples))
-        maps = anomaly_map(logits.float()).cpu().numpy()
+        maps = scored_maps(
+            config.score.map,
+            anomaly_map(logits.float()).cpu().numpy(),
+            simulated.anomalous.cpu().numpy(),
+            reconstruction.float().cpu().numpy(),
+        )
         masks = simulated.mask[:, 0].cpu().numpy() > 0.5
         for found, mask in zip(maps, masks, strict=True):
             score = image_score(found, config.score.filter_size)
@@ -94,8 +102,7 @@ def validate(
 
 
 def _pictures(images: Tensor) -> NDArray[np.uint8]:
-    pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return view(images.float().cpu().permute(0, 2, 3, 1).numpy())
 
 
 def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
