@@ -71,8 +71,8 @@ def simulate(
     resolved = Config.resolve(preset, config, _settings(settings), default="fast")
     with _needs("train"):
         from draem.preview import write_preview
-    for problem in write_preview(data, out, resolved, count, seed):
-        _message(f"left out: {problem}")
+    for message in write_preview(data, out, resolved, count, seed):
+        _message(message)
     typer.echo(f"picture: {out}")
 
 

@@ -10,9 +10,10 @@ from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
+from draem.data.regions import Regions
 from draem.errors import DataError
 from draem.images import write_image
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator, contact_sheet
 
@@ -21,7 +22,7 @@ def write_preview(data: Path, out: Path, config: Config, count: int, seed: int) 
     """Write a contact sheet of `count` simulated anomalies on a data set's good images.
 
     Returns:
-        What was left out, since it cannot be read, and why.
+        What there is to say: images left out and why, and where the anomalies lie.
 
     Raises:
         DataError: no good images, or none that can be read.
@@ -33,11 +34,13 @@ def write_preview(data: Path, out: Path, config: Config, count: int, seed: int) 
     data_config, _ = resolve_format(config.data, [sample.path for sample in good])
     bank = ImageBank.load([good[index].path for index in chosen], data_config)
     samples = torch.arange(count)
-    images = load_batch(bank, samples % len(bank), torch.device("cpu"))
+    indices, device = samples % len(bank), torch.device("cpu")
+    regions = Regions.of(bank, config.simulation.region, data_config)
+    images, region = load_batch(bank, indices, device), load_regions(regions, indices, device)
     # Clean samples show nothing: the sheet has none.
     settings = config.simulation.model_copy(update={"clean_share": 0.0})
-    simulated = Simulator(settings, config.data.size, "cpu", data_config.pixel_format.channels)(
-        images, sample_keys(seed, 0, samples)
+    simulated = Simulator(settings, config.data.size, device, data_config.pixel_format.channels)(
+        images, sample_keys(seed, 0, samples), region
     )
     write_image(out, contact_sheet(simulated))
-    return [reason for _, reason in bank.skipped]
+    return [f"left out: {reason}" for _, reason in bank.skipped] + ([str(regions)] if regions else [])

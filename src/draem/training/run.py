@@ -75,6 +75,8 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) ->
             _write_record(out, config, split)
         fabric.barrier()
         trainer = Trainer(config, out, fabric, train, select, log)
+        if trainer.train_regions is not None:
+            log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
         with _explaining_memory(config, fabric):
             trained = trainer.fit(resume=resume, start_from=start_from)
