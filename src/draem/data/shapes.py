@@ -79,7 +79,7 @@ class Shapes:
         """
         codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
         ends = np.flatnonzero((codes & 32) == 0)
-        if not len(codes) or (codes < 0).any() or (codes > 63).any() or ends[-1:] != len(codes) - 1:
+        if not len(ends) or (codes < 0).any() or (codes > 63).any() or ends[-1] != len(codes) - 1:
             raise ImageError(f"{self.place}: damaged or cut short: no runs of pixels in COCO's coding")
         starts = np.concatenate([[0], ends[:-1] + 1])
         lengths = ends - starts + 1

@@ -16,7 +16,7 @@ from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
-from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.evaluation.metrics import Metrics, MetricsAccumulator, mean_metrics
 from draem.files import atomic_write
 from draem.images import fit_image, plan_fit, write_image
 from draem.inspection.detector import Detector
@@ -59,10 +59,16 @@ class Evaluation:
         """Images of a category and a defect type; none stands for all."""
         return sum(category in (None, i.category) and defect in (None, i.defect) for i in self.images)
 
+    @property
+    def mean(self) -> Metrics:
+        """Each metric's average over the categories where it is known, as the literature gives it."""
+        return mean_metrics(self.by_category.values())
+
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         return {
             "metrics": self.metrics.to_dict(),
+            "mean": self.mean.to_dict(),
             "by_category": {name: metrics.to_dict() for name, metrics in self.by_category.items()},
             "by_defect": [
                 {"category": category, "defect": defect, "images": self.count(category, defect), **metrics.to_dict()}
@@ -105,9 +111,19 @@ def evaluate(
     Raises:
         DataError: there are no test images, or none of them can be read.
     """
-    config = detector.header.config.data
     dataset = read_layout(Path(data), layout, category)
-    samples = _samples(dataset)
+    return evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress)
+
+
+def evaluate_dataset(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """As `evaluate`, on a data set that is read already."""
+    config, samples = detector.header.config.data, samples_to_test(dataset)
     by_path = {sample.path: sample for sample in samples}
     accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
     results: list[ImageResult] = []
@@ -133,7 +149,7 @@ def evaluate(
         sheet_rows.add(sample, prediction, mask, config)
         progress(len(results) + len(left_out), len(samples))
     if not results:
-        raise DataError(f"{data}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
+        raise DataError(f"{dataset.root}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
     return Evaluation(
         metrics=accumulator.overall(),
         by_category=accumulator.by_category(),
@@ -146,7 +162,12 @@ def evaluate(
     )
 
 
-def _samples(dataset: Dataset) -> tuple[Sample, ...]:
+def samples_to_test(dataset: Dataset) -> tuple[Sample, ...]:
+    """The images to test with: a plain folder's good ones, else those of its test split.
+
+    Raises:
+        DataError: there are none.
+    """
     if dataset.test:
         return dataset.test
     if dataset.layout == "folder":

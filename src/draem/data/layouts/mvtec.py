@@ -28,11 +28,11 @@ _MPDD = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector
 
 
 def claims_mvtec(root: Path, listing: Listing) -> bool:
-    """Whether there is train/good, or a folder of images in test."""
+    """Whether there is train/good, or a folder of images in test and none where good is called ok."""
+    if listing.has_folder(root / "train" / "good"):
+        return True
     test = root / "test"
-    return listing.has_folder(root / "train" / "good") or any(
-        listing.has_images(test / name) for name in listing.folders(test)
-    )
+    return not claims_btad(root, listing) and any(listing.has_images(test / name) for name in listing.folders(test))
 
 
 def claims_mpdd(root: Path, listing: Listing) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,9 @@ def read_layout(root: Path, layout: AnyLayout = "auto", category: str | None = N
         samples = [sample for name in below for sample in _read_below(reader, root / name, base, listing)]
     if not samples:
         raise DataError(f"{root}: describes no images ({reader.title})")
+    if odd := {s.category for s in samples if not re.fullmatch(r"(?!\.\.?$)[^/\\\0]{1,255}", s.category)}:
+        # Runs and results get folders of that name.
+        raise DataError(f"{root}: category {min(odd)!r:.120} cannot be the name of a folder")
     return Dataset(base, reader.layout, tuple(sorted(samples, key=lambda sample: sample.name)))
 
 
@@ -150,9 +154,9 @@ def _not_a_folder(root: Path) -> NoReturn:
 
 def _unclear(root: Path, listing: Listing) -> NoReturn:
     """Say what was found, what is understood and what to do, in one line."""
-    trees = "; ".join(f"{reader.title} ({reader.tree})" for reader in (MVTEC, *READERS[:-1]))
+    others = ", ".join(reader.title for reader in READERS[:-1])
     raise DataError(
         f"{root}: unclear which images are good: found {contents(root, listing)}. Give the folder that holds good "
         "images only, or take every image as good (train: --set data.layout=folder, evaluate: --layout folder). "
-        f"Understood are a folder of good images, {trees}"
+        f"Understood are a folder of good images, {MVTEC.title} ({MVTEC.tree}), {others}: see docs/layouts.md"
     )
