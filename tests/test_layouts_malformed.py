@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ BROKEN: dict[str, tuple[Change, tuple[str, ...]]] = {
         _coco(images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}], annotations=[]),
         ("images[1]: a.png is described before", "images[0]"),
     ),
+    "coco half a character": (_image(file_name="\udc80.png"), ("a.coco.json: cannot be read as JSON",)),
+    "coco long name": (_image(file_name=f"{'a' * 5000}/a.png"), ("images[0]: no such file: 'aaa",)),
     "coco category": (_mark(category_id=7), ("annotations[0]: category_id 7 is none of its categories",)),
     "coco image id": (_mark(image_id=7), ("annotations[0]: image_id 7 is none of its images",)),
     "coco polygon odd": (_mark(segmentation=[[1, 1, 4, 1, 4]]), ("annotations[0]: a polygon is a list",)),
@@ -305,6 +308,49 @@ def test_without_good_images_there_is_nothing_to_train_on(tmp_path: Path) -> Non
     data = read_layout(tmp_path)
     assert data.train_good == ()
     assert len(data.anomalous) == 2
+
+
+EVIL = (
+    *(None, True, -1, 0, 10**30, 1e308, float("nan"), 3.5, "", "x", "\0", "é", "\n", "/", "../a", "a" * 5000),
+    *([], {}, [[]], [[1, 2]], {"a": 1}, [1, 2, 3, 4, 5, 6]),
+)
+
+
+def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to everything within."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*above, key)
+        yield from _places(inner, (*above, key))
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [
+        ("coco", "test/_annotations.coco.json"),
+        ("real_iad", "realiad_jsons/realiad_jsons/pcb.json"),
+        ("manifest", "test.manifest"),
+    ],
+)
+def test_whatever_stands_anywhere(layout: str, file: str, tmp_path: Path) -> None:
+    """Anything in place of anything: it is read, or refused in one line; nothing else is raised."""
+    root, _ = plant(tmp_path, layout)
+    *before, last = (root / file).read_text(encoding="utf-8").splitlines()
+    places, rng = list(_places(json.loads(last))), random.Random(0)
+    refused = 0
+    for _ in range(250):
+        *way, key = rng.choice(places)
+        content = inner = json.loads(last)
+        for step in way:
+            inner = inner[step]
+        inner[key] = rng.choice(EVIL)
+        text(root / file, "\n".join([*before, json.dumps(content)]))
+        try:
+            _read_all(root, "auto", "all")
+        except DataError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+            assert len(str(error)) < 1000
+    assert 25 < refused < 250
 
 
 def test_hostile_paths_never_leave_the_folder(tmp_path: Path) -> None:

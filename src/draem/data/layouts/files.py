@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,8 @@ def _scan(folder: Path) -> _Entries:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file could have
         pass
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+        if error.errno != errno.ENAMETOOLONG:
+            raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
     return _Entries(sorted(folders), frozenset(files))
 
 

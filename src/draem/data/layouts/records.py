@@ -61,6 +61,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(found, ensure_ascii=False).encode()  # half a character could not be shown, nor name a file
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{where}: damaged or cut short: no JSON at {at}: {error.msg}") from None
@@ -105,7 +107,7 @@ def find_file(text: Any, bases: Sequence[Path], where: str, listing: Listing) ->
     for base in bases:
         if listing.has(base / inside):
             return base / inside
-    raise DataError(f"{where}: no such file: {text!r:.200} (looked below {bases[0]})")
+    raise DataError(f"{where}: no such file: {text!r:.200} (looked below {bases[0]!s:.200})")
 
 
 def inner_path(text: Any, where: str) -> str:
