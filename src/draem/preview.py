@@ -18,7 +18,9 @@ from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator, contact_sheet
 
 
-def write_preview(data: Path, out: Path, config: Config, count: int, seed: int) -> list[str]:
+def write_preview(
+    data: Path, out: Path, config: Config, count: int, seed: int, category: str | None = None
+) -> list[str]:
     """Write a contact sheet of `count` simulated anomalies on a data set's good images.
 
     Returns:
@@ -27,7 +29,7 @@ def write_preview(data: Path, out: Path, config: Config, count: int, seed: int) 
     Raises:
         DataError: no good images, or none that can be read.
     """
-    good = read_layout(data, config.data.layout).train_good
+    good = read_layout(data, config.data.layout, category).train_good
     if not good:
         raise DataError(f"{data}: no good images to simulate on")
     chosen = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:count].tolist()
