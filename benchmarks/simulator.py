@@ -1,22 +1,29 @@
-"""How fast simulated anomalies are made: images a second and milliseconds an image at 256², default configuration.
+"""How fast simulated anomalies are made: milliseconds an image at 256², of the default configuration and of each kind.
 
     python benchmarks/simulator.py [--repeats 30] [--out benchmarks/results/simulator.json]
 
 One thread on the CPU, batches of 8 and 32, with every sample anomalous and at the default share of clean samples; on
-CUDA, where there is one, a batch of 256. The first calls warm up and do not count; the median of the rest does.
+CUDA, where there is one, a batch of 256. Then every kind of mask alone, with flat colours, and every kind of source
+alone, in rectangles: one thread, batches of 8, every sample anomalous. The first calls warm up and do not count; the
+median of the rest does.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import torch
 from record import write_result
 
-from draem.config import SimulationConfig
+from draem.config import MaskKind, SimulationConfig, SourceKind
+from draem.images import write_image
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.simulator import Simulator
 from draem.training.memory import keep_freed_memory
@@ -56,6 +63,38 @@ def measure(device: str, batch_size: int, clean_share: float, repeats: int) -> d
     }
 
 
+def components(folder: Path) -> Iterator[tuple[str, SimulationConfig]]:
+    """A configuration for each kind of mask, each kind of source, and the default mixture; every sample anomalous."""
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        write_image(folder / "textures" / f"{number}.png", pixels)
+        write_image(folder / "crops" / f"{number}.png", pixels[:40, :60])
+        write_image(folder / "crops" / f"{number}_mask.png", np.full((40, 60, 3), 255, np.uint8))
+    folders = {"textures": folder / "textures", "crops": folder / "crops"}
+    no_mask, no_source = (dict.fromkeys(get_args(kinds), 0.0) for kinds in (MaskKind, SourceKind))
+    mixtures = [(f"mask {kind}", {kind: 1.0}, {"flat": 1.0}) for kind in no_mask]
+    mixtures += [(f"source {kind}", {"rectangle": 1.0}, {kind: 1.0}) for kind in no_source]
+    for name, masks, sources in mixtures:
+        weights = {"masks": no_mask | masks, "sources": no_source | sources}
+        yield name, SimulationConfig.model_validate({"clean_share": 0.0, **folders, **weights})
+    yield "default", SimulationConfig(clean_share=0.0)
+
+
+def measure_components(repeats: int) -> list[dict[str, object]]:
+    """Milliseconds an image of each component on the CPU; those that are not there yet are left out."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in components(Path(folder)):
+            try:
+                times = seconds_a_batch(Simulator(config, SIZE, "cpu"), 8, repeats)
+            except (KeyError, NotImplementedError):
+                continue
+            ms, fastest = (round(seconds / 8 * 1e3, 3) for seconds in (statistics.median(times), min(times)))
+            rows.append({"component": name, "ms_per_image": ms, "ms_per_image_fastest": fastest})
+            print(f"{name:18}  {ms:8}  {fastest:9}")
+    return rows
+
+
 def main() -> None:
     """Measure, print a table, write the JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -77,8 +116,14 @@ def main() -> None:
             f"{device:6}  {batch_size:5}  {share:11}  {row['ms_per_image']:8}  {row['ms_per_image_fastest']:9}"
             f"  {row['images_per_second']:8}"
         )
+    print("component           ms/image  (fastest)")
+    parts = measure_components(options.repeats)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    print(write_result("simulator", {"size": SIZE, "threads": 1, "gpu": gpu, "results": rows}, options.out))
+    print(
+        write_result(
+            "simulator", {"size": SIZE, "threads": 1, "gpu": gpu, "results": rows, "components": parts}, options.out
+        )
+    )
 
 
 if __name__ == "__main__":

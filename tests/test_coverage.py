@@ -252,6 +252,20 @@ def test_one_channel_of_sixteen_bits(run_cli: Run, woven_tree: Path, tmp_path: P
     assert all(abs(one["defect"]["brightness"]) == pytest.approx(one["defect"]["contrast"]) for one in told["outside"])
 
 
+def test_the_region_is_shown(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[16:48, 16:48] = 255
+    write_image(tmp_path / "mask.png", mask)
+    region = ("--set", f"simulation.region={tmp_path / 'mask.png'}")
+    done = run_cli("simulate", woven_tree, "--out", tmp_path / "x.png", *QUICK, *region)
+    assert done.code == 0
+    assert "25% of the image" in done.err
+    shown = read_image(tmp_path / "x-region.png")
+    white = (shown[: 192 + 40, 192 + 20 :] == 255).all(-1).mean()
+    assert 0.2 < white < 0.7
+    assert ((shown == (0, 255, 255)).all(-1)).any()  # the outline
+
+
 def test_comparing_without_real_defects_is_one_line(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
     done = run_cli("simulate", woven_tree / "train" / "good", "--out", tmp_path / "x.png", *QUICK, "--compare")
     assert done.code == 1

@@ -23,7 +23,8 @@ from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.images import write_image
 from draem.simulation import draws
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_batch, load_regions
+from draem.simulation.masks import MASKS
 from draem.training import trainer
 from draem.training.progress import RunLog
 from draem.training.trainer import Trainer
@@ -102,6 +103,9 @@ def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    white = np.zeros((32, 32, 3), np.uint8)
+    white[4:28, 8:20] = 255
+    write_image(tmp_path / "regions" / "white.png", white)
     for index in range(4):
         pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         write_image(tmp_path / f"{index}.png", pixels)
@@ -115,6 +119,8 @@ def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
         "training.precision": "fp32",
         "simulation.rotation": "full",
         "simulation.clean_share": 0.2,
+        "simulation.region": str(tmp_path / "regions" / "white.png"),
+        **{f"simulation.masks.{kind}": 1.0 for kind in MASKS},
     }
     config = Config.resolve("edge", settings=settings)
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -131,7 +137,14 @@ def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
         watch.mark(images)
         return images
 
+    def found(*args: Any) -> Tensor:
+        region = load_regions(*args)
+        assert region is not None
+        watch.mark(region)
+        return region
+
     monkeypatch.setattr(trainer, "load_batch", loaded)
+    monkeypatch.setattr(trainer, "load_regions", found)
     assert made.average is not None
     watch.mark(made.window, *made.network.state_dict().values(), *made.average.module.state_dict().values())
     watch.mark(*(value for state in made.optimizer.state.values() for value in state.values()))

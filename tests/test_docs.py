@@ -48,6 +48,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tree / "test" / "hole", folder / "parts" / "new")
     shutil.copy(tree / "test" / "hole" / "000.png", folder / "part.png")
     shutil.copytree(ROOT / "configs", folder / "configs")
+    for category in ("bottle", "cable"):
+        shutil.copytree(tree, folder / "mvtec" / category)
+    listed = [
+        f"{path.relative_to(folder)},test,bad" for path in sorted((folder / "bottle" / "test" / "hole").iterdir())
+    ]
+    for split in ("train", "test"):
+        good = sorted((folder / "bottle" / split / "good").iterdir())
+        listed += [f"{path.relative_to(folder)},{split},good" for path in good]
+    (folder / "line.csv").write_text("\n".join(["path,split,label", *listed]), encoding="utf-8")
     (folder / "my.yaml").write_text("training:\n  clip_norm: 0.5\n", encoding="utf-8")
     network = Draem(NetworkConfig(reconstructive_width=4, discriminative_width=4, aligned_corners=True))
     torch.save(network.reconstructive.state_dict(), folder / "NAME.pckl")
@@ -134,7 +143,7 @@ def test_tree_of_the_readme_is_true() -> None:
     inner = {path for path in there if len(path.parts) == 3}
     files = {path for path in told if path.suffix == ".py"}
     assert files == there - inner
-    assert {path.parts[:2] for path in inner} == {("data", "surfaces")}
+    assert {path.parts[:2] for path in inner} == {("data", "layouts"), ("data", "surfaces")}
 
 
 def test_settings_page_is_up_to_date() -> None:

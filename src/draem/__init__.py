@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from draem.config import Config
     from draem.errors import DraemError
+    from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import Evaluation, evaluate
     from draem.inspection.detector import Detector
     from draem.inspection.prediction import Prediction
     from draem.inspection.scoring import Region
-    from draem.verbs import load, train
+    from draem.verbs import load, train, train_all
 
 __version__ = "0.1.0"
 
@@ -32,8 +33,10 @@ _HOMES = {
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
     "evaluate": "draem.evaluation.evaluate",
+    "evaluate_all": "draem.evaluation.categories",
     "load": "draem.verbs",
     "train": "draem.verbs",
+    "train_all": "draem.verbs",
 }
 
 __all__ = [
@@ -45,8 +48,10 @@ __all__ = [
     "Region",
     "__version__",
     "evaluate",
+    "evaluate_all",
     "load",
     "train",
+    "train_all",
 ]
 
 

@@ -28,8 +28,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of good images, or a data set in MVTec AD layout.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder of good images, or a data set; its layout is found.")
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors.")]
+Category = Annotated[
+    str | None, typer.Option("--category", metavar="NAME", help="Which of several categories; all for all of them.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Last line of stdout: one JSON object.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="training.seed=3, and so on.")]
 Preset = Annotated[str, typer.Option("--preset", help="edge, fast, standard, large, official, paper.")]
@@ -64,6 +69,7 @@ def simulate(
     settings: Settings = None,
     count: Annotated[int, typer.Option("--count", min=1, max=64, help="Samples on the sheet.")] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    category: Category = None,
     compare: Annotated[bool, typer.Option("--compare", help="Where real defects lie among the simulated.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -75,9 +81,11 @@ def simulate(
     with _needs("train"):
         from draem.preview import write_preview
     with counted("simulate") as progress:
-        preview = write_preview(data, out, resolved, count, seed, compare, progress)
+        preview = write_preview(data, out, resolved, count, seed, category, compare, progress)
     for problem in preview.left_out:
         _message(f"left out: {problem}")
+    if preview.region is not None:
+        _message(preview.region)
     if preview.coverage is not None:
         for table in coverage_tables(preview.coverage, title=f"{data}: real defects among simulated ones"):
             show(table)
@@ -97,6 +105,7 @@ def train(
     images: Annotated[int | None, typer.Option("--images", min=1, help="Budget: images seen.")] = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Budget: passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    category: Category = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
     checkpoint_every: Annotated[
         float | None, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="60 unless told.")
@@ -104,12 +113,21 @@ def train(
     init: Annotated[Path | None, typer.Option("--init", metavar="MODEL", help="Start from its weights.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train on good images; RUN/model.safetensors is the model."""
+    """Train on good images; RUN/model.safetensors is the model; of all categories, RUN/CATEGORY/model.safetensors."""
     from draem import verbs
 
     flags = {"images": images, "epochs": epochs, "seed": seed, "checkpoint_every": checkpoint_every}
     chosen = {f"training.{key}": value for key, value in flags.items() if value is not None} | _settings(settings)
-    detector = verbs.train(data, out, preset, config=config, settings=chosen, resume=resume, init=init)
+    if category == "all":
+        models = verbs.train_all(data, out, preset, config=config, settings=chosen, resume=resume, init=init)
+        if _first_process():
+            for model in models.values():
+                typer.echo(f"model: {model}")
+            _finish(as_json, {"models": {name: str(model) for name, model in models.items()}})
+        return
+    detector = verbs.train(
+        data, out, preset, config=config, settings=chosen, category=category, resume=resume, init=init
+    )
     if _first_process():
         typer.echo(f"model: {out / 'model.safetensors'}")
         _finish(as_json, {"model": str(out / "model.safetensors"), **_summary(detector.header)})
@@ -117,35 +135,65 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors, or RUN with a model for each category.")
+    ],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
-    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec.")] = "auto",
+    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, visa, … (docs/layouts.md).")] = "auto",
+    category: Category = None,
     device: DeviceName = "auto",
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
     """Metrics on labelled test images: overall, by category, by defect type."""
     from draem.config import Config
+    from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
-    from draem.tables import counted, metrics_table, show
+    from draem.tables import counted
 
     _refuse_file(out)
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
-    detector = _load(model, device)
-    with counted("evaluate") as progress:
-        evaluation = score(detector, data, layout=known, batch_size=batch_size, progress=progress)
-    for problem in evaluation.unreadable:
-        _message(f"left out: {problem}")
-    evaluation.save(out)
-    height, width = evaluation.input_size
-    show(metrics_table([evaluation], title=f"{data}: {evaluation.count()} test images, metrics at {height}×{width}"))
-    if evaluation.metrics.image_auroc is None:
-        _message("only good or only anomalous images: nothing to tell apart, hence the dashes")
+    if model.is_dir():
+        with counted("evaluate") as progress:
+            found = evaluate_all(
+                model,
+                data,
+                layout=known,
+                category=category or "all",
+                device=_known_device(device),
+                batch_size=batch_size,
+                progress=progress,
+            )
+        found.save(out)
+        _show_evaluations(list(found.evaluations.values()), found.mean, data)
+        pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
+    else:
+        detector = _load(model, device)
+        with counted("evaluate") as progress:
+            evaluation = score(
+                detector, data, layout=known, category=category, batch_size=batch_size, progress=progress
+            )
+        evaluation.save(out)
+        _show_evaluations([evaluation], evaluation.mean if len(evaluation.by_category) > 1 else None, data)
+        pictures = [out / "sheet.png"] if evaluation.picture is not None else []
     typer.echo(f"figures: {out / 'metrics.json'}")
-    if evaluation.picture is not None:
-        typer.echo(f"picture: {out / 'sheet.png'}")
-    _finish(as_json, evaluation.to_dict())
+    for picture in pictures:
+        typer.echo(f"picture: {picture}")
+    _finish(as_json, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
+    from draem.tables import metrics_table, show
+
+    for evaluation in evaluations:
+        for problem in evaluation.unreadable:
+            _message(f"left out: {problem}")
+    height, width = evaluations[0].input_size
+    images = sum(evaluation.count() for evaluation in evaluations)
+    show(metrics_table(evaluations, f"{data}: {images} test images, metrics at {height}×{width}", mean))
+    if all(evaluation.metrics.image_auroc is None for evaluation in evaluations):
+        _message("only good or only anomalous images: nothing to tell apart, hence the dashes")
 
 
 @app.command()
@@ -262,12 +310,17 @@ def _refuse_file(out: Path) -> None:
 
 
 def _load(model: Path, device: str) -> Any:
-    from draem.errors import ConfigError
     from draem.inspection.detector import Detector
+
+    return Detector.load(model, _known_device(device))
+
+
+def _known_device(device: str) -> Any:
+    from draem.errors import ConfigError
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"--device {device}: use auto, cpu, cuda or mps")
-    return Detector.load(model, device)  # type: ignore[arg-type]
+    return device
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

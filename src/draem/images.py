@@ -73,13 +73,14 @@ def read_file_header(path: Path) -> ImageHeader | None:
 def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[np.bool_]:
     """Read an anomaly mask as H×W bool: True above half of the file's range (127.5, 32767.5, or 0.5 for float).
 
-    A mask whose largest value is 1 is taken as 0/1. In colour masks the brightest channel counts. With the rule
-    `nonzero` all but 0 is True, as in masks that number their defects.
+    A mask that stays below half of its range numbers its defects, 0/1 masks among them: all but 0 is True. So it is
+    with the rule `nonzero`, for masks whose numbers go higher. In colour masks the brightest channel counts.
 
     Raises:
         ImageError: as `read_image`.
     """
-    pixels, _ = _decode(_read_bytes(path), str(path))
+    data = _read_bytes(path)
+    pixels, _ = _decode(data, str(path))
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
     if rule == "nonzero":
@@ -87,8 +88,10 @@ def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[
     if pixels.dtype not in (np.uint8, np.uint16):
         convert(pixels, PixelFormat(1), str(path))  # refuses other types, and what lies outside [0, 1]
         return np.asarray(pixels > 0.5)
-    half = 0 if pixels.max() == 1 else np.iinfo(pixels.dtype).max // 2
-    return np.asarray(pixels > half)
+    half = np.iinfo(pixels.dtype).max // 2
+    # Small values number the defects; in a JPEG file they are what compression left of black.
+    numbered = pixels.max() <= half and file_format(data) != "JPEG"
+    return np.asarray(pixels > (0 if numbered else half))
 
 
 def _read_bytes(path: Path, most: int = -1) -> bytes:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from draem.components import component_sheet
 from draem.config import Config, DataConfig
@@ -16,11 +18,14 @@ from draem.data.bank import ImageBank
 from draem.data.defects import describe
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
+from draem.data.regions import Regions
 from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError, MissingExtraError
 from draem.files import atomic_write
 from draem.images import fit_image, read_pixels, write_image
+from draem.pictures import overlay, sheet
+from draem.pixels import view
 from draem.plots import coverage_plot, statistics_plot
 from draem.simulation.coverage import Coverage, RealDefect, compare
 from draem.simulation.simulator import contact_sheet
@@ -36,16 +41,19 @@ _SURVEYED, _COMPARED = 400, 1000
 
 @dataclass(frozen=True)
 class Preview:
-    """What was written, what was left out and why, and how the real defects compare, if they were to."""
+    """What was written, what was left out and why, where anomalies lie, and how the real defects compare."""
 
     pictures: list[Path]
     left_out: list[str]
+    region: str | None
+    """Where anomalies lie, in words; none: everywhere."""
     coverage: Coverage | None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         coverage = None if self.coverage is None else self.coverage.to_dict()
-        return {"pictures": [str(path) for path in self.pictures], "left_out": self.left_out, "coverage": coverage}
+        pictures = [str(path) for path in self.pictures]
+        return {"pictures": pictures, "left_out": self.left_out, "region": self.region, "coverage": coverage}
 
 
 def write_preview(
@@ -54,32 +62,38 @@ def write_preview(
     config: Config,
     count: int,
     seed: int,
+    category: str | None = None,
     comparing: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Preview:
     """Write what is simulated on a data set's good images.
 
-    OUT shows `count` samples, OUT-components every kind of mask and source side by side, OUT-statistics how several
-    hundred samples are distributed; `comparing` adds OUT-coverage: where the data set's real defects lie among them.
-    Without matplotlib the plots are left out.
+    OUT shows `count` samples, OUT-components every kind of mask and source side by side, OUT-region where anomalies may
+    lie, unless everywhere, and OUT-statistics how several hundred samples are distributed; `comparing` adds
+    OUT-coverage: where the data set's real defects lie among them. Without matplotlib the plots are left out.
 
     Raises:
         DataError: no good images, none that can be read, or nothing to compare with.
     """
-    dataset = read_layout(data, config.data.layout)
+    dataset = read_layout(data, config.data.layout, category)
     if not dataset.train_good:
         raise DataError(f"{data}: no good images to simulate on")
     marked = _marked(dataset) if comparing else ()
     data_config, _ = resolve_format(config.data, [sample.path for sample in dataset.train_good])
     with _bank(dataset, data_config, max(count, _IMAGES), seed) as bank:
-        stage = Stage(bank, seed)
+        regions = Regions.of(bank, config.simulation.region, data_config)
+        stage = Stage(bank, seed, regions)
         settings = config.simulation.model_copy(update={"clean_share": 0.0})  # clean samples show nothing
         simulator = stage.simulator(settings)
         write_image(out, contact_sheet(stage.simulate(simulator, torch.arange(count))))
         pictures = [out, _beside(out, "components")]
         write_image(pictures[1], component_sheet(settings, stage))
+        if regions is not None:
+            pictures.append(_beside(out, "region"))
+            write_image(pictures[-1], _region_sheet(bank, regions, count))
         surveyed = survey(simulator, stage, _COMPARED if comparing else _SURVEYED, progress)
     left_out = [reason for _, reason in bank.skipped]
+    region = None if regions is None else str(regions)
     coverage = None
     if comparing:
         real, unread = _described(marked, data_config)
@@ -95,11 +109,21 @@ def write_preview(
             pictures.append(_beside(out, "coverage"))
     except MissingExtraError as error:
         left_out.append(f"plots: {error}")
-    return Preview(pictures, left_out, coverage)
+    return Preview(pictures, left_out, region, coverage)
 
 
 def _beside(out: Path, part: str) -> Path:
     return out.with_name(f"{out.stem}-{part}{out.suffix}")
+
+
+def _region_sheet(bank: ImageBank, regions: Regions, count: int) -> NDArray[np.uint8]:
+    """The images of the samples with the region outlined, and how clearly it stands out."""
+    rows, captions = [], []
+    for place in range(min(count, len(bank))):
+        mask = np.ones(bank.size, np.bool_) if regions.masks is None else regions.masks[place]
+        rows.append([overlay(view(bank[place][0]), np.zeros(bank.size), mask), mask])
+        captions.append(f"quality {regions.qualities[place]:.2f}")
+    return sheet(rows, ("image", "region"), captions, cell=(192, 192))
 
 
 def _marked(dataset: Dataset) -> tuple[Sample, ...]:

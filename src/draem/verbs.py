@@ -1,14 +1,17 @@
-"""The verbs of the Python interface that are not a module's own: train and load."""
+"""The verbs of the Python interface that are not a module's own: train, train_all and load."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from draem.config import Config
+from draem.data.layouts import ALL, read_layout
 from draem.errors import ConfigError, MissingExtraError
+from draem.files import atomic_write
 from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
 from draem.settings import read_yaml
@@ -34,6 +37,7 @@ def train(
     *,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    category: str | None = None,
     resume: bool = False,
     init: str | Path | None = None,
 ) -> Detector:
@@ -45,6 +49,7 @@ def train(
         preset: where the settings start from; empty: `standard` where there is an accelerator, else `fast`.
         config: a YAML file of settings over the preset's.
         settings: dotted keys to values, over both: ``{"training.images": 4000, "training.seed": 1}``.
+        category: which of several categories; `train_all` trains a model for each.
         resume: go on with the run in `out`, with its settings; with nothing there, start from the beginning.
         init: a trained model to start from.
 
@@ -54,13 +59,66 @@ def train(
     Raises:
         DraemError: of the kind that fits; see `draem.errors`.
     """
-    try:
+    with _needing_torch():
         from draem.training.run import train_run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from None
+    if category == ALL:
+        raise ConfigError("category all: draem.train_all trains a model for each category; draem.train trains one")
     settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
     resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings, resume)
-    return train_run(Path(data), Path(out), resolved, resume=resume)
+    return train_run(Path(data), Path(out), resolved, category=category, resume=resume)
+
+
+def train_all(
+    data: str | Path,
+    out: str | Path,
+    preset: str = "",
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+) -> dict[str, Path]:
+    """Train a model for each category of a data set, one after the other, in OUT/<category>.
+
+    The arguments are those of `train`; resuming passes over categories that are done. OUT/config.yaml holds the
+    settings of all.
+
+    Returns:
+        The model files by category.
+
+    Raises:
+        DraemError: of the kind that fits; see `draem.errors`. Nothing is trained if a category has a run already.
+    """
+    with _needing_torch():
+        from draem.training.run import CONFIG, MODEL, refuse_overwriting, train_run
+    out = Path(out)
+    settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
+    file = Path(config) if config else None
+    common = resolve_config(out, preset, file, settings, resume)
+    categories = read_layout(Path(data), common.data.layout, ALL).categories
+    models = {name: out / name / MODEL for name in categories}
+    for model in models.values():
+        refuse_overwriting(model.parent, resume)
+    atomic_write(out / CONFIG, common.to_yaml().encode())
+    # Before the first: of several processes that share a run, all must pass over the same.
+    done = {name for name, model in models.items() if model.exists()}
+    for name in models:
+        if name in done:
+            _log.info("%s: trained already", name)
+            continue
+        begun = resume and (out / name / CONFIG).exists()
+        resolved = resolve_config(out / name, preset, file, settings, resume) if begun else common
+        train_run(Path(data), out / name, resolved, category=name, resume=resume)
+    return models
+
+
+@contextmanager
+def _needing_torch() -> Iterator[None]:
+    """Importing in this block needs the extra `train`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train") from None
 
 
 def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[str, Any], resume: bool) -> Config:

@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.config import DataConfig
+from draem.config import AnyLayout, DataConfig
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, Layout, Sample
+from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
-from draem.evaluation.metrics import Metrics, MetricsAccumulator
+from draem.evaluation.metrics import Metrics, MetricsAccumulator, mean_metrics
 from draem.files import atomic_write
 from draem.images import fit_image, plan_fit, write_image
 from draem.inspection.detector import Detector
@@ -59,10 +59,16 @@ class Evaluation:
         """Images of a category and a defect type; none stands for all."""
         return sum(category in (None, i.category) and defect in (None, i.defect) for i in self.images)
 
+    @property
+    def mean(self) -> Metrics:
+        """Each metric's average over the categories where it is known, as the literature gives it."""
+        return mean_metrics(self.by_category.values())
+
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         return {
             "metrics": self.metrics.to_dict(),
+            "mean": self.mean.to_dict(),
             "by_category": {name: metrics.to_dict() for name, metrics in self.by_category.items()},
             "by_defect": [
                 {"category": category, "defect": defect, "images": self.count(category, defect), **metrics.to_dict()}
@@ -87,7 +93,8 @@ def evaluate(
     detector: Detector,
     data: str | Path,
     *,
-    layout: Layout | Literal["auto"] = "auto",
+    layout: AnyLayout = "auto",
+    category: str | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -97,15 +104,26 @@ def evaluate(
         detector: the detector.
         data: a data set whose layout is understood.
         layout: how the data set lies in its folders; found by itself unless told.
+        category: which of several categories; `all` for all of them.
         batch_size: images in one run of the network.
         progress: called with the images done and their number.
 
     Raises:
         DataError: there are no test images, or none of them can be read.
     """
-    config = detector.header.config.data
-    dataset = read_layout(Path(data), layout)
-    samples = _samples(dataset)
+    dataset = read_layout(Path(data), layout, category)
+    return evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress)
+
+
+def evaluate_dataset(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """As `evaluate`, on a data set that is read already."""
+    config, samples = detector.header.config.data, samples_to_test(dataset)
     by_path = {sample.path: sample for sample in samples}
     accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
     results: list[ImageResult] = []
@@ -131,7 +149,7 @@ def evaluate(
         sheet_rows.add(sample, prediction, mask, config)
         progress(len(results) + len(left_out), len(samples))
     if not results:
-        raise DataError(f"{data}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
+        raise DataError(f"{dataset.root}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
     return Evaluation(
         metrics=accumulator.overall(),
         by_category=accumulator.by_category(),
@@ -144,17 +162,25 @@ def evaluate(
     )
 
 
-def _samples(dataset: Dataset) -> tuple[Sample, ...]:
+def samples_to_test(dataset: Dataset) -> tuple[Sample, ...]:
+    """The images to test with: a plain folder's good ones, else those of its test split.
+
+    Raises:
+        DataError: there are none.
+    """
     if dataset.test:
         return dataset.test
     if dataset.layout == "folder":
         return dataset.train_good
-    raise DataError(f"{dataset.root}: has no test images to evaluate on (test/good, test/<defect>)")
+    raise DataError(f"{dataset.root}: {dataset.name} has no test images to evaluate on")
 
 
 def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
-    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter."""
-    if sample.truth is None:
+    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter.
+
+    What some sets have as masks of good images is not looked at: their label says that they have no anomaly.
+    """
+    if sample.truth is None or sample.label == "good":
         return None, ""
     try:
         height, width = prediction.image.shape[:2]

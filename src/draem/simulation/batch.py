@@ -1,4 +1,4 @@
-"""Images of a bank on the device."""
+"""Images of a bank, and where anomalies may lie on them, on the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from draem.data.bank import ImageBank
+from draem.data.regions import Regions
+from draem.simulation.draws import to_device
 
 
 def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
@@ -17,3 +19,10 @@ def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that the copy does not wait for the device
     return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
+
+
+def load_regions(regions: Regions | None, indices: Tensor, device: torch.device) -> Tensor | None:
+    """Regions of these images on the device, B×1×H×W float32, 1 inside, else 0; None: everywhere."""
+    if regions is None or regions.masks is None:
+        return None
+    return to_device(torch.from_numpy(regions.masks[indices.numpy()]), device)[:, None].float()

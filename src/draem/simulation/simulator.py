@@ -215,7 +215,7 @@ def _matched(source: Tensor, normal: Tensor) -> Tensor:
     """The textures, in grey where the normal image is: colour alone would give the anomaly away."""
     some = normal[:, :, ::2, ::2]
     chroma = (some.amax(1) - some.amin(1)).amax((1, 2))
-    luma = (source.new_tensor(LUMA) @ source.flatten(2)).view_as(source[:, 0])[:, None]
+    luma = (to_device(torch.tensor(LUMA), source.device) @ source.flatten(2)).view_as(source[:, 0])[:, None]
     # A weight of 0 or 1 is exact, and many times faster on a CPU than a choice by booleans.
     return torch.lerp(source, luma, (chroma < _GREY).to(source.dtype)[:, None, None, None])
 

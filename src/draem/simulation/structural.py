@@ -52,7 +52,7 @@ def patch_places(mask: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     shape = shape_of(mask)
     centre = ((shape.low + shape.high) / 2).round()
-    size = draws.new_tensor(mask.shape[2:])
+    size = to_device(torch.tensor(mask.shape[2:]), draws.device)
     candidates = (draws[:, 8:].view(-1, _CANDIDATES, 2) * size).floor()
     sides = (shape.high - shape.low + 1.0)[:, None]
     apart = ((candidates - centre[:, None]).abs() / sides).amax(2).clamp(max=1.0)

@@ -12,8 +12,9 @@ from torch import Tensor
 from draem.config import SimulationConfig
 from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
+from draem.data.regions import Regions
 from draem.pixels import Pixels
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulated, Simulator
 
@@ -28,6 +29,7 @@ class Stage:
 
     bank: ImageBank
     seed: int
+    regions: Regions | None = None
 
     def simulator(self, config: SimulationConfig) -> Simulator:
         """What simulates on these images, on the CPU."""
@@ -35,8 +37,10 @@ class Stage:
 
     def simulate(self, simulator: Simulator, samples: Tensor) -> Simulated:
         """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
-        images = load_batch(self.bank, samples % len(self.bank), simulator.device)
-        return simulator(images, sample_keys(self.seed, 0, samples))
+        places = samples % len(self.bank)
+        images = load_batch(self.bank, places, simulator.device)
+        region = load_regions(self.regions, places, simulator.device)
+        return simulator(images, sample_keys(self.seed, 0, samples), region)
 
     def as_files(self, images: Tensor) -> Pixels:
         """Images, B×C×H×W in [0, 1], with the steps of the bank's: B×H×W×C."""

@@ -205,7 +205,7 @@ def palettes(keys: Tensor, channels: int = 3) -> Tensor:
     steps.
     """
     if channels == 1:
-        return keys.new_tensor([LUMA], dtype=torch.float32) @ palettes(keys)
+        return to_device(torch.tensor([LUMA]), keys.device) @ palettes(keys)
     draws = uniform(keys, Stream.PALETTE, (_STOPS * (channels + 1) + 3,))
     stops, knobs = draws[:, 3:].view(-1, _STOPS, channels + 1), draws[:, :3]
     spread = (0.15 + 1.2 * knobs[:, 0]).clamp_(max=1.0)[:, None, None]

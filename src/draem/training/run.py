@@ -47,22 +47,23 @@ _JOBS = ("train", "select", "calibrate")
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) -> Detector:
+def train_run(data: Path, out: Path, config: Config, *, category: str | None = None, resume: bool = False) -> Detector:
     """Train on a data set's good images and write the model; returns it as a detector.
 
     Args:
         data: folder of good images, or a data set in a layout that is understood.
         out: the run's folder.
         config: all settings, resolved.
+        category: which of several categories; `all` trains one model on all of them.
         resume: go on from the folder's checkpoint; without one, start from the beginning.
 
     Raises:
         DraemError: of the kind that fits; see `draem.errors`.
     """
-    _refuse_overwriting(out, resume)
+    refuse_overwriting(out, resume)
     config = _on_this_machine(config)
     fabric = _launch(config)
-    dataset = read_layout(data, config.data.layout)
+    dataset = read_layout(data, config.data.layout, category)
     split = _split(dataset, config, out, resume)
     with RunLog(out, active=fabric.is_global_zero) as log:
         log.message(_announce(config, dataset, split, fabric))
@@ -75,6 +76,8 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) ->
             _write_record(out, config, split)
         fabric.barrier()
         trainer = Trainer(config, out, fabric, train, select, log)
+        if trainer.train_regions is not None:
+            log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
         with _explaining_memory(config, fabric):
             trained = trainer.fit(resume=resume, start_from=start_from)
@@ -86,7 +89,8 @@ def train_run(data: Path, out: Path, config: Config, *, resume: bool = False) ->
     return Detector.load(out / MODEL, config.training.accelerator)
 
 
-def _refuse_overwriting(out: Path, resume: bool) -> None:
+def refuse_overwriting(out: Path, resume: bool) -> None:
+    """Raise TrainingError where `out` is a file, or holds a run that is not to be resumed."""
     if not resume and any((out / name).exists() for name in (MODEL, CHECKPOINT)):
         raise TrainingError(
             f"{out}: holds a run already; add --resume (resume=True) to go on with it, or give another --out"

@@ -20,11 +20,12 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from draem.config import Config, TrainingConfig
 from draem.data.bank import ImageBank
+from draem.data.regions import Regions
 from draem.errors import ModelFileError, TrainingError
 from draem.files import remove_unfinished
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
@@ -63,6 +64,7 @@ class Trainer:
         self.config, self.recipe, self.out, self.log = config, recipe, out, log
         self.fabric, self.device = fabric, fabric.device
         self.train_bank, self.select_bank = train, select if select is not None and len(select) else None
+        self.train_regions, self.select_regions = self._regions(train), self._regions(self.select_bank)
         self.steps = count_steps(recipe, len(train), fabric.world_size)
         self.images_per_step = recipe.batch_size * recipe.accumulate * fabric.world_size
         self.simulator = Simulator(config.simulation, config.data.size, self.device, channels)
@@ -105,6 +107,10 @@ class Trainer:
                     self.fabric.barrier()
                     raise self._end(f"stopped at step {self.step} of {self.steps}; go on with --resume ({self.out})")
         return self._result()
+
+    def _regions(self, bank: ImageBank | None) -> Regions | None:
+        """Where simulated anomalies lie on the images of a bank."""
+        return None if bank is None else Regions.of(bank, self.config.simulation.region, self.config.data)
 
     def _report(self, rate: float) -> None:
         """At the steps for it: losses, validation, a row of the history."""
@@ -187,7 +193,8 @@ class Trainer:
         positions = self.step * self.images_per_step + samples
         indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
         images = load_batch(self.train_bank, indices, self.device)
-        simulated = self.simulator(images, sample_keys(recipe.seed, self.step, samples))
+        region = load_regions(self.train_regions, indices, self.device)
+        simulated = self.simulator(images, sample_keys(recipe.seed, self.step, samples), region)
         anomalous = simulated.anomalous
         if recipe.channels_last:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
@@ -233,7 +240,7 @@ class Trainer:
         assert self.select_bank is not None
         network = self._kept_network()
         with self.fabric.autocast():
-            found = validate(network, self.simulator, self.select_bank, self.config, self.device)
+            found = validate(network, self.simulator, self.select_bank, self.config, self.device, self.select_regions)
         metrics = found.metrics
         values = {
             "val_pixel_ap": metrics.pixel_ap,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from draem.config import Config
 from draem.data.bank import ImageBank
+from draem.data.regions import Regions
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score
@@ -18,7 +19,7 @@ from draem.network.draem import Draem, anomaly_map
 from draem.network.losses import draem_losses
 from draem.pictures import heat_map, sheet
 from draem.pixels import view
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 
@@ -39,8 +40,15 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Config, device: torch.device) -> Validation:
-    """Score the network on simulated defects; every call sees the same ones.
+def validate(
+    network: Draem,
+    simulator: Simulator,
+    bank: ImageBank,
+    config: Config,
+    device: torch.device,
+    regions: Regions | None = None,
+) -> Validation:
+    """Score the network on simulated defects, which lie in the regions; every call sees the same ones.
 
     Runs in the mode of the surrounding autocast; the network is left in the mode it was in.
     """
@@ -54,8 +62,9 @@ def validate(network: Draem, simulator: Simulator, bank: ImageBank, config: Conf
     network.eval()
     for start in range(0, count, size):
         samples = torch.arange(start, min(start + size, count))
-        images = load_batch(bank, samples % len(bank), device)
-        simulated = simulator(images, sample_keys(config.training.seed, _STEP, samples))
+        indices = samples % len(bank)
+        images, region = load_batch(bank, indices, device), load_regions(regions, indices, device)
+        simulated = simulator(images, sample_keys(config.training.seed, _STEP, samples), region)
         reconstruction, logits = network(simulated.anomalous)
         terms = draem_losses(
             reconstruction,
