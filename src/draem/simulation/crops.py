@@ -16,7 +16,7 @@ from draem.errors import DataError, ImageError
 from draem.images import IMAGE_SUFFIXES, read_image, read_mask
 from draem.simulation.channels import with_channels
 from draem.simulation.draws import Stream, integers, to_device, uniform
-from draem.simulation.placing import points_in
+from draem.simulation.placing import inside_of, points_in
 from draem.simulation.warping import read_at, turned_places, turns_and_flips
 
 _log = logging.getLogger(__name__)
@@ -76,15 +76,8 @@ class Crops:
         source = torch.minimum(colours * light, opacity).add_(normal * (1.0 - opacity))
         half = 0.5 * opacity.amax((2, 3), keepdim=True)
         mask = torch.gt(opacity, half, out=torch.empty_like(opacity))
-        return _within(mask, region), source.clamp_(0.0, 1.0)
-
-
-def _within(mask: Tensor, region: Tensor | None) -> Tensor:
-    """The mask's part in the region; all of it where the region is empty."""
-    if region is None:
-        return mask
-    inside = torch.gt(region, 0.5, out=torch.empty_like(mask))
-    return mask * torch.maximum(inside, 1.0 - inside.amax((2, 3), keepdim=True))
+        inside = inside_of(region)
+        return mask if inside is None else mask * inside, source.clamp_(0.0, 1.0)
 
 
 def _crop(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
