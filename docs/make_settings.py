@@ -34,7 +34,7 @@ SECTIONS = {
 }
 INTRO = """# Settings
 
-Written by `docs/make_settings.py` from `src/draem/config.py` and `src/draem/presets.py`.
+Written by `docs/make_settings.py` from `src/draem/config/` and `src/draem/presets.py`.
 
 A run's settings are a preset, a YAML file over it (`--config`), and single settings over both (`--set KEY=VALUE`; some
 have a flag of their own, such as `--images` and `--seed`). `RUN/config.yaml` holds all of them, resolved, and can be

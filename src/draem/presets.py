@@ -1,6 +1,6 @@
 """Named starting points: `official` and `paper` setting by setting, and ours.
 
-What a preset does not name keeps the default of its field in `config.py`.
+What a preset does not name keeps the default of its field in `config/`.
 """
 
 from __future__ import annotations
