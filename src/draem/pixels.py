@@ -17,7 +17,7 @@ Pixels = NDArray[np.unsignedinteger[Any]]
 Depth = Literal[8, 16]
 
 MOST_CHANNELS = 64
-_LUMA = np.array([[0.299, 0.587, 0.114]])
+LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness that people see (ITU-R BT.601)."""
 
 
@@ -60,7 +60,7 @@ def convert(raw: NDArray[Any], wanted: PixelFormat, name: str) -> Pixels:
         return pixels
     if found == 1:
         return np.repeat(pixels, 3, axis=2)
-    return np.asarray(cv2.transform(pixels, _LUMA), wanted.dtype)[..., None]
+    return np.asarray(cv2.transform(pixels, np.array([LUMA])), wanted.dtype)[..., None]
 
 
 def view(pixels: NDArray[Any]) -> NDArray[np.uint8]:

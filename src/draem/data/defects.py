@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.pixels import Pixels
+from draem.pixels import LUMA, Pixels
 
-_LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness that people see (ITU-R BT.601)."""
 _LEVEL = 1.0 / 255.0
 """One grey level: no difference is known better."""
 _SPECK = 1 / 20_000
@@ -98,7 +96,7 @@ def _described(
     if ring.any():
         difference = pixels[inside].mean(0, dtype=np.float64) - pixels[ring].mean(0, dtype=np.float64)
         texture = (_roughness(pixels, inside) + _LEVEL) / (_roughness(pixels, ring) + _LEVEL)
-    weights = _LUMA if len(difference) == 3 else np.full(len(difference), 1 / len(difference))
+    weights = LUMA if len(difference) == 3 else np.full(len(difference), 1 / len(difference))
     return Defect(
         area=area / mask.size,
         size=math.sqrt(area),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of the channels in the brightness that people see (ITU-R BT.601)."""
+from draem.pixels import LUMA
 
 
 def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

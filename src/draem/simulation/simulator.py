@@ -17,10 +17,9 @@ from torch import Tensor
 
 from draem.config import MaskKind, SimulationConfig, SourceKind
 from draem.pictures import sheet
-from draem.pixels import view
+from draem.pixels import LUMA, view
 from draem.simulation.augment import augment
 from draem.simulation.blending import gradient_blend
-from draem.simulation.channels import LUMA
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
 from draem.simulation.masks import MASKS

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from draem.simulation.channels import LUMA
+from draem.pixels import LUMA
 from draem.simulation.draws import Stream, mix32, stream_words, to_device, uniform, unit
 from draem.simulation.perlin import perlin
 
