@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from draem.config import AUGMENTATIONS, SimulationConfig
+from draem.pixels import LUMA
 from draem.simulation import textures
 from draem.simulation.augment import OPERATIONS, augment, chosen
-from draem.simulation.channels import LUMA, with_channels
+from draem.simulation.channels import with_channels
 from draem.simulation.draws import Stream, sample_keys, uniform
 from draem.simulation.simulator import Simulator, contact_sheet
 from draem.simulation.sources import FlatColours, FolderTextures, ProceduralTextures
