@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from record import write_result
 
-from draem.config import MaskKind, SimulationConfig, SourceKind
+from draem.config import Config, MaskKind, SimulationConfig, SourceKind
 from draem.images import write_image
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.simulator import Simulator
 from draem.training.memory import keep_freed_memory
 
 SIZE = (256, 256)
+STUDIO = Path(__file__).parent.parent / "configs" / "studio.yaml"
 WARM_UP = 3
 
 
@@ -77,7 +78,10 @@ def components(folder: Path) -> Iterator[tuple[str, SimulationConfig]]:
     for name, masks, sources in mixtures:
         weights = {"masks": no_mask | masks, "sources": no_source | sources}
         yield name, SimulationConfig.model_validate({"clean_share": 0.0, **folders, **weights})
+    blended = {"masks": no_mask | {"rectangle": 1.0}, "sources": no_source | {"patch": 1.0}, "gradient_share": 1.0}
+    yield "patch, blended", SimulationConfig.model_validate({"clean_share": 0.0, **blended})
     yield "default", SimulationConfig(clean_share=0.0)
+    yield "studio", Config.resolve("fast", STUDIO).simulation.model_copy(update={"clean_share": 0.0})
 
 
 def measure_components(repeats: int) -> list[dict[str, object]]:
