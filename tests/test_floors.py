@@ -16,7 +16,10 @@ import draem
 
 SOURCE = Path(draem.__file__).parent
 FLOORS = (
-    ("errors", "files", "imagefiles", "images", "pictures", "presets", "settings", "config", "modelfile", "pages"),
+    (
+        *("errors", "files", "tifftags", "imagefiles", "imageheaders", "images", "pictures"),
+        *("presets", "settings", "config", "modelfile", "pages"),
+    ),
     ("data",),
     ("simulation",),
     ("network",),

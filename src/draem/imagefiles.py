@@ -13,7 +13,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from draem.tifftags import TIFF_STARTS, read_pages
+
 _ENDS_EARLY = "the file ends early"
 
 
@@ -23,7 +24,7 @@ def file_format(data: bytes) -> str | None:
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(_TIFF_STARTS):
+    if data.startswith(TIFF_STARTS):
         return "TIFF"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
@@ -41,6 +42,8 @@ def damage(data: bytes) -> str | None:
         return check(data) if check else None
     except (struct.error, IndexError):
         return _ENDS_EARLY
+    except ValueError as error:
+        return str(error)
 
 
 def _png(data: bytes) -> str | None:
@@ -87,16 +90,15 @@ def _bmp(data: bytes) -> str | None:
 
 
 def _tiff(data: bytes) -> str | None:
-    """Every strip or tile of the first page lies within the file; deflated ones pass their checksum."""
-    tags = {tag: _tiff_integers(data, *entry) for tag, *entry in _tiff_entries(data)}
-    offsets = tags.get(273) or tags.get(324) or ()
-    counts = tags.get(279) or tags.get(325) or ()
-    deflated = tags.get(259, (1,))[0] in (8, 32946)
-    for offset, count in zip(offsets, counts, strict=False):
-        if offset + count > len(data):
-            return _ENDS_EARLY
-        if deflated and not _inflates(data[offset : offset + count]):
-            return "damaged pixel data"
+    """Every strip or tile of every page lies within the file; deflated ones pass their checksum."""
+    for page in read_pages(data):
+        offsets, counts = (page.integers(strips) or page.integers(tiles) for strips, tiles in ((273, 324), (279, 325)))
+        deflated = page.integer(259, 1) in (8, 32946)
+        for offset, count in zip(offsets, counts, strict=False):
+            if offset + count > len(data):
+                return _ENDS_EARLY
+            if deflated and not _inflates(data[offset : offset + count]):
+                return "damaged pixel data"
     return None
 
 
@@ -105,37 +107,11 @@ def with_plain_alpha(data: bytes) -> bytes:
 
     OpenCV multiplies colours by a separate alpha and so darkens them; told that this is done, it leaves them alone.
     """
-    if file_format(data) != "TIFF":
-        return data
-    for tag, _, count, place in _tiff_entries(data):
-        if tag == 338 and count == 1 and _tiff_integers(data, 3, 1, place) == (2,):
-            return data[:place] + struct.pack(_tiff_order(data) + "H", 1) + data[place + 2 :]
+    for page in read_pages(data):
+        if page.integers(338) == (2,) and page.entries[338].kind == 3:
+            place = page.entries[338].place
+            data = data[:place] + struct.pack(page.order + "H", 1) + data[place + 2 :]
     return data
-
-
-def _tiff_order(data: bytes) -> str:
-    return "<" if data[:2] == b"II" else ">"
-
-
-def _tiff_entries(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, kind, count and place of the value for the first page's entries of 16- or 32-bit integers."""
-    order = _tiff_order(data)
-    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: left to the decoder, which refuses cut ones
-        return
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (entries,) = struct.unpack_from(order + "H", data, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
-        if kind in (3, 4):
-            inside = count * (2 if kind == 3 else 4) <= 4
-            yield tag, kind, count, entry + 8 if inside else struct.unpack_from(order + "I", data, entry + 8)[0]
-
-
-def _tiff_integers(data: bytes, kind: int, count: int, place: int) -> tuple[int, ...]:
-    width, letter = (2, "H") if kind == 3 else (4, "I")
-    if place + width * count > len(data):  # before a hostile count makes a tuple of four billion
-        raise struct.error
-    return struct.unpack_from(f"{_tiff_order(data)}{count}{letter}", data, place)
 
 
 def _inflates(strip: bytes) -> bool:
