@@ -17,7 +17,8 @@ from draem.data.doctor.measures import GRID, Look, measure
 from draem.data.samples import Sample
 from draem.data.truth import Truth
 from draem.errors import ImageError
-from draem.imagefiles import ImageHeader, damage, file_format, read_header
+from draem.imagefiles import damage, file_format
+from draem.imageheaders import ImageHeader, read_header
 from draem.images import decode_image
 
 Progress = Callable[[int, int], None]

@@ -25,6 +25,7 @@ CHECKS: dict[str, str] = {
     "size": "one size and aspect ratio",
     "depth": "one bit depth",
     "channels": "colour or grey, not both; no alpha",
+    "profile": "one colour profile, or none",
     "orientation tag": "no Exif orientation other than upright",
     "pages": "one picture a file",
     "exact duplicate": "no picture twice in a split",
@@ -39,7 +40,7 @@ CHECKS: dict[str, str] = {
     "suspect": "no good image with a spot unlike all others",
     "few images": "enough images to learn from and to test with",
     "split shift": "good images to test with look like those to train with",
-    "brightness tells": "brightness alone does not tell good from anomalous",
+    "trivial": "neither brightness nor contrast alone tells good from anomalous",
     "unused": "every image file in the folder has a place in the data set",
 }
 """Every check by name, with what holds where it finds nothing; in the order of a report."""
@@ -61,11 +62,13 @@ class Finding:
     """What to do."""
     drop: tuple[str, ...] = ()
     """Those of `names` that a cleaned list leaves out."""
+    spot: tuple[float, float, float, float] | None = None
+    """Where in the image: left, top, right, bottom in shares of its width and height."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         fields = {"check": self.check, "severity": self.severity, "names": list(self.names)}
-        return {**fields, "message": self.message, "advice": self.advice, "drop": list(self.drop)}
+        return {**fields, "message": self.message, "advice": self.advice, "drop": list(self.drop), "spot": self.spot}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ GRID = 32
 """Cells along each side: a cell is 8×8 pixels of the working size."""
 MEAN, DARKEST, BRIGHTEST, ROUGHNESS, RED, BLUE = range(6)
 """The planes of `Look.cells`: mean, smallest and largest grey, mean detail, red and blue against green."""
+SMALL_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,22 @@ class Look:
     """Largest minus smallest value of any channel: 0 is one plain colour."""
     sharpness: float
     """Logarithm of fine against coarse detail: falls when the picture is blurred, whatever its contrast."""
+    grain: float
+    """Which way stripes run: -1 down the columns, 1 along the rows, 0 neither."""
     cells: NDArray[np.float16]
     """6×GRID×GRID planes, see MEAN and so on."""
+    small: NDArray[np.uint8]
+    """SMALL_SIDE² grey levels, the aspect ratio not kept."""
+
+    @property
+    def grey(self) -> bool:
+        """Whether there is no colour anywhere, however it is stored."""
+        return not self.cells[RED].any() and not self.cells[BLUE].any()
+
+    @property
+    def tint(self) -> tuple[float, float]:
+        """Mean red and mean blue against mean green."""
+        return self.colour[0] - self.colour[1], self.colour[2] - self.colour[1]
 
     @property
     def brightness(self) -> float:
@@ -48,6 +64,8 @@ def measure(image: NDArray[np.uint8]) -> Look:
     mean, deviation = cv2.meanStdDev(grey)
     histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() / grey.size
     colour = cv2.mean(image)
+    picture = working(image)
+    small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA)
     return Look(
         size=(image.shape[0], image.shape[1]),
         colour=(colour[0], colour[1], colour[2]),
@@ -56,18 +74,30 @@ def measure(image: NDArray[np.uint8]) -> Look:
         white=float(histogram[253:].sum()),
         extent=_extent(image),
         sharpness=sharpness(grey),
-        cells=cells(image),
+        grain=grain(small),
+        cells=cells(picture),
+        small=np.asarray(small, np.uint8),
     )
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
-    """Logarithm of the mean fine detail (below ~2 pixels) over the mean coarser detail (~2 to 4 pixels)."""
+    """Logarithm of the mean fine detail (below about 2 pixels) over the mean coarser detail (2 to 4 pixels)."""
     pixels = grey.astype(np.float32)
     fine = cv2.GaussianBlur(pixels, (0, 0), 1.0)
     coarse = cv2.GaussianBlur(fine, (0, 0), 2.0)
-    # A picture without any detail is neither sharp nor blurred: the small constant keeps it near 0.
-    return float(np.log((cv2.norm(pixels, fine, cv2.NORM_L1) + grey.size * 1e-3)
-                        / (cv2.norm(fine, coarse, cv2.NORM_L1) + grey.size * 1e-3)))
+    # A picture without any detail is neither sharp nor blurred: the small share of the pixels keeps it near 0.
+    floor = grey.size * 1e-3
+    return float(np.log((cv2.norm(pixels, fine, cv2.NORM_L1) + floor) / (cv2.norm(fine, coarse, cv2.NORM_L1) + floor)))
+
+
+def grain(grey: NDArray[np.uint8]) -> float:
+    """(V - H) / (V + H) of the energies of the horizontal (H) and vertical (V) gradients: changes sign by a quarter turn.
+
+    Negative where stripes run down the columns, positive where they run along the rows.
+    """
+    across, down = (cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    horizontal, vertical = (float((gradient * gradient).sum()) for gradient in (across, down))
+    return (vertical - horizontal) / (vertical + horizontal + 1e-6)
 
 
 def working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,26 +107,22 @@ def working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (WORKING_SIDE, WORKING_SIDE), interpolation=method), np.uint8)
 
 
-def cells(image: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """6×GRID×GRID planes of an image: see MEAN and so on."""
-    small = working(image)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+def cells(picture: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """6×GRID×GRID planes of an image at the working size: see MEAN and so on."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     side = WORKING_SIDE // GRID
-    kernel = np.ones((side, side), np.uint8)
-    # With the anchor at the kernel's first corner, the value at a cell's first pixel is the cell's.
-    lowest = cv2.erode(grey, kernel, anchor=(0, 0))[::side, ::side]
-    highest = cv2.dilate(grey, kernel, anchor=(0, 0))[::side, ::side]
-    detail = cv2.absdiff(grey, cv2.GaussianBlur(grey, (0, 0), 1.5)).astype(np.float32)
-    red, green, blue = (plane.astype(np.float32) for plane in cv2.split(small))
-    planes = [_averaged(grey.astype(np.float32)), lowest, highest]
+    blocks = grey.reshape(GRID, side, GRID, side)
+    detail = cv2.absdiff(grey, cv2.GaussianBlur(grey, (0, 0), 1.5))
+    red, green, blue = (plane.astype(np.int16) for plane in cv2.split(picture))
+    planes = [_averaged(grey), blocks.min(axis=(1, 3)), blocks.max(axis=(1, 3))]
     planes += [_averaged(plane) for plane in (detail, red - green, blue - green)]
     return np.stack(planes).astype(np.float16)
 
 
-def _averaged(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(plane, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
+def _averaged(plane: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(plane.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _extent(image: NDArray[np.uint8]) -> int:
-    low, high, _, _ = cv2.minMaxLoc(np.ascontiguousarray(image).reshape(image.shape[0], -1))
+    low, high, _, _ = cv2.minMaxLoc(image.reshape(image.shape[0], -1))
     return int(high - low)

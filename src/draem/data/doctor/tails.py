@@ -9,25 +9,25 @@ ALARMS = 0.05
 """False alarms to be expected a set and side, if its tail falls off exponentially."""
 
 
-def limits(values: ArrayLike, margin: float) -> tuple[float, float]:
+def limits(values: ArrayLike, margin: float, draws: int | None = None) -> tuple[float, float]:
     """Lower and upper limit of what belongs to `values` (n): beyond them a value is an outlier.
 
     Each side has a tail of its own: the distance from the median at which a share p is left is taken as
     c·ln(0.5 / p)^k, with c and k from two quantiles of the set, k between 0.4 and 1 (0.5 is near a normal tail, 1 is an
     exponential one). The quantiles lie inside, so that a few outliers do not hide themselves. The limit is where
-    `ALARMS` values are expected beyond, and at least `margin` (in the values' unit) away from the median: what is too
-    small to matter is no outlier.
+    `ALARMS` of `draws` values (default: n) are expected beyond, and at least `margin` (in the values' unit) away from
+    the median: what is too small to matter is no outlier.
     """
     known = np.asarray(values, np.float64)
-    middle = float(np.median(known))
-    return middle - max(_reach(middle - known), margin), middle + max(_reach(known - middle), margin)
+    middle, draws = float(np.median(known)), draws or len(known)
+    return middle - max(_reach(middle - known, draws), margin), middle + max(_reach(known - middle, draws), margin)
 
 
-def _reach(distances: NDArray[np.float64]) -> float:
+def _reach(distances: NDArray[np.float64], draws: int) -> float:
     """How far the upper tail of signed distances from the median goes."""
     shares = (0.1, 0.02) if len(distances) >= 100 else (0.25, 0.1)
     near, far = (float(np.quantile(distances, 1 - share)) for share in shares)
-    steps = [np.log(0.5 / share) for share in (*shares, ALARMS / len(distances))]
+    steps = [np.log(0.5 / share) for share in (*shares, ALARMS / draws)]
     if near <= 0 or steps[2] <= steps[0]:
         return max(far, near, 0.0)
     power = float(np.clip(np.log(far / near) / np.log(steps[1] / steps[0]), 0.4, 1.0))
