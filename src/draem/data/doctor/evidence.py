@@ -59,6 +59,8 @@ def _features(cells: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
     """N×6×GRID×GRID, each plane against its median in the image: the light of a photograph is not its surface."""
     planes = np.stack(cells).astype(np.float32)
     mean = planes[:, MEAN]
-    dark, bright = (np.log(np.maximum(peaks, 0) + 2) for peaks in (mean - planes[:, DARKEST], planes[:, BRIGHTEST] - mean))
+    dark, bright = (
+        np.log(np.maximum(peaks, 0) + 2) for peaks in (mean - planes[:, DARKEST], planes[:, BRIGHTEST] - mean)
+    )
     features = np.stack([mean, dark, bright, np.log(planes[:, ROUGHNESS] + 0.5), planes[:, 4], planes[:, 5]], axis=1)
     return np.asarray(features - np.median(features, axis=(2, 3), keepdims=True), np.float32)

@@ -21,14 +21,18 @@ _OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".avif", ".tga", ".pgm", ".ppm", ".p
 """Formats of images that are not read: their files are passed over in silence elsewhere."""
 
 
-def check_dataset(dataset: Dataset, progress: Progress | None = None, workers: int | None = None) -> Report:
+def check_dataset(
+    dataset: Dataset, progress: Progress | None = None, workers: int | None = None, unused: bool = True
+) -> Report:
     """Examine a data set: read and measure every file once, in `workers` threads, then run all checks.
 
-    `progress` is called with the images measured and their number.
+    `progress` is called with the images measured and their number. Without `unused`, files below the root that are not
+    the data set's are not looked for: they may belong to its other categories.
     """
     facts = gather(dataset.samples, progress, workers)
     findings = [*check_readable(facts), *check_extension(facts), *check_headers(facts), *check_masks(facts)]
     findings += check_exact([one for one in facts if one.look])
+    findings += check_unused(dataset) if unused else []
     several = len(dataset.categories) > 1
     for category in dataset.categories:
         own = [one for one in facts if one.sample.category == category]
@@ -50,9 +54,13 @@ def check_unused(dataset: Dataset) -> Iterator[Finding]:
         if path.suffix.lower() in suffixes and path not in used and not f"/{name}".count("/."):
             left.setdefault(path.parent, []).append(name)
     for names in left.values():
-        told = f"{len(names)} image file{'' if len(names) == 1 else 's'} without a place in the data set, or of a format "
+        told = (
+            f"{len(names)} image file{'' if len(names) == 1 else 's'} without a place in the data set, or of a format "
+        )
         told += "that is not read"
-        yield Finding("unused", "note", tuple(names), told, "a mask without its image, or an image in the wrong folder?")
+        yield Finding(
+            "unused", "note", tuple(names), told, "a mask without its image, or an image in the wrong folder?"
+        )
 
 
 def _of_category(facts: Sequence[Facts]) -> Iterator[Finding]:

@@ -98,10 +98,8 @@ def examine(sample: Sample) -> Facts:
     except ImageError as error:
         return Facts(sample, unreadable=str(error).removeprefix(f"{sample.name}: "), format=kind, mask=mask)
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image)
-    return Facts(
-        sample, format=kind, header=read_header(data), look=measure(image), pixels=digest.digest(), mask=mask
-    )
+    digest.update(image.data)
+    return Facts(sample, format=kind, header=read_header(data), look=measure(image), pixels=digest.digest(), mask=mask)
 
 
 def examine_mask(truth: Truth) -> MaskFacts:

@@ -45,7 +45,10 @@ def check_uniform(images: Sequence[Facts]) -> Iterator[Finding]:
     seen = [facts for facts in images if facts.look and facts.header]
     yield from _sizes(seen)
     yield from _odd(
-        seen, "depth", lambda facts: _depth(facts), "record or convert all with one depth: a mix hides a change of camera"
+        seen,
+        "depth",
+        lambda facts: _depth(facts),
+        "record or convert all with one depth: a mix hides a change of camera",
     )
     yield from _odd(
         seen,

@@ -95,7 +95,7 @@ def check_alignment(images: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def fit(distances: NDArray[np.float32], mask: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean of a map under the mask where it is, and under the mask shifted to its best place; above the map's median."""
+    """Mean of a map, above its median, under the mask where it is and under the mask shifted to its best place."""
     padded = ((0, GRID), (0, GRID))
     spectrum = np.conj(np.fft.rfft2(np.pad(mask.astype(np.float64), padded)))
     above, ones = distances - np.median(distances), np.ones((GRID, GRID))

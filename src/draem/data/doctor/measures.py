@@ -60,12 +60,14 @@ class Look:
 
 def measure(image: NDArray[np.uint8]) -> Look:
     """Measure an H×W×3 uint8 RGB image."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    mean, deviation = cv2.meanStdDev(grey)
+    grey = _grey(image)
+    _, deviation = cv2.meanStdDev(grey)
     histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() / grey.size
     colour = cv2.mean(image)
     picture = working(image)
-    small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA
+    )
     return Look(
         size=(image.shape[0], image.shape[1]),
         colour=(colour[0], colour[1], colour[2]),
@@ -76,7 +78,7 @@ def measure(image: NDArray[np.uint8]) -> Look:
         sharpness=sharpness(grey),
         grain=grain(small),
         cells=cells(picture),
-        small=np.asarray(small, np.uint8),
+        small=small,
     )
 
 
@@ -91,7 +93,7 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
 
 
 def grain(grey: NDArray[np.uint8]) -> float:
-    """(V - H) / (V + H) of the energies of the horizontal (H) and vertical (V) gradients: changes sign by a quarter turn.
+    """(V - H) / (V + H) of the energies of horizontal (H) and vertical (V) gradients; a quarter turn changes its sign.
 
     Negative where stripes run down the columns, positive where they run along the rows.
     """
@@ -109,7 +111,7 @@ def working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def cells(picture: NDArray[np.uint8]) -> NDArray[np.float16]:
     """6×GRID×GRID planes of an image at the working size: see MEAN and so on."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = _grey(picture)
     side = WORKING_SIDE // GRID
     blocks = grey.reshape(GRID, side, GRID, side)
     detail = cv2.absdiff(grey, cv2.GaussianBlur(grey, (0, 0), 1.5))
@@ -119,7 +121,11 @@ def cells(picture: NDArray[np.uint8]) -> NDArray[np.float16]:
     return np.stack(planes).astype(np.float16)
 
 
-def _averaged(plane: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _averaged(plane: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(plane.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
 
 

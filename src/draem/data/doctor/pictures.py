@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,15 @@ MEASURES = (
     _Measure("exposure", lambda look: np.log(look.contrast + 1), 0.3, "much flatter", None, _LIGHT),
     _Measure("exposure", lambda look: look.white, 0.1, None, "far more burnt-out (white) pixels", _LIGHT),
     _Measure("exposure", lambda look: look.black, 0.1, None, "far more drowned (black) pixels", _LIGHT),
-    _Measure("focus", lambda look: look.sharpness, 0.3, "much less sharp", None, "take it again in focus, or remove it"),
-    _Measure("colour", lambda look: look.tint[0], 5, "less red", "redder", "check white balance and light, or remove it"),
-    _Measure("colour", lambda look: look.tint[1], 5, "less blue", "bluer", "check white balance and light, or remove it"),
+    _Measure(
+        "focus", lambda look: look.sharpness, 0.3, "much less sharp", None, "take it again in focus, or remove it"
+    ),
+    _Measure(
+        "colour", lambda look: look.tint[0], 5, "less red", "redder", "check white balance and light, or remove it"
+    ),
+    _Measure(
+        "colour", lambda look: look.tint[1], 5, "less blue", "bluer", "check white balance and light, or remove it"
+    ),
 )
 
 _TURNS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
@@ -103,7 +109,7 @@ def check_suspects(good: Sequence[Facts], explained: frozenset[str]) -> Iterator
             yield Finding("suspect", "warning", (facts.name,), told, advice, spot=peak(distances))
 
 
-def _projections(good: Sequence[Facts]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _projections(good: Sequence[Facts]) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
     """How an image would have been turned, and for each image how far it is upright (1) or turned (-1)."""
     planes = np.stack([facts.look.cells[MEAN] for facts in good if facts.look]).astype(np.float32)
     planes -= planes.mean(axis=(1, 2), keepdims=True)

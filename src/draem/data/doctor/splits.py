@@ -62,7 +62,9 @@ def check_shift(good: Sequence[Facts]) -> Iterator[Finding]:
     if differ == ["brightness"]:
         told = "good images to test with differ from those to train with in brightness alone ({:.0f} and {:.0f})"
         told = told.format(*medians)
-        advice = "image AUROC will mislead, since brightness then counts as defect: take all under one light, or split anew"
+        advice = (
+            "image AUROC will mislead, since brightness then counts as defect: take all under one light, or split anew"
+        )
     else:
         told = f"good images to test with differ from those to train with in {', '.join(differ)}"
         advice = "image AUROC will mislead, since the difference then counts as defect: split anew, by part"

@@ -81,7 +81,7 @@ def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
         return here
     shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
     moved = cv2.warpAffine(fine[1], shift, a.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return max(here, _correlation(fine[0], moved, _EDGE + int(np.ceil(reach))))
+    return max(here, _correlation(fine[0], np.asarray(moved, np.float32), _EDGE + int(np.ceil(reach))))
 
 
 def _window(shape: tuple[int, ...]) -> NDArray[np.float32]:
