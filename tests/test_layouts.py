@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
+from draem.config import AnyLayout as Layout
 from draem.data.layouts import read_layout
 from draem.data.samples import Sample, fingerprint, split_good
 from draem.data.truth import Truth
 from draem.errors import DataError
-
-Layout = Literal["auto", "folder", "mvtec"]
 
 MVTEC = (
     "train/good/001.png train/good/000.png test/good/000.png test/crack/000.png test/crack/001.png test/dent/000.jpg "
@@ -170,7 +168,8 @@ def test_mvtec_without_images(tmp_path: Path) -> None:
 def test_several_categories_are_named(layout: Layout, tmp_path: Path) -> None:
     for category in ("cable", "bottle"):
         _tree(tmp_path / category, MVTEC)
-    _refused(tmp_path, "2 MVTec AD categories (bottle, cable)", f"such as {tmp_path / 'bottle'}", layout=layout)
+    says = "2 MVTec AD categories (bottle, cable)", "add --category NAME, such as --category bottle, or --category all"
+    _refused(tmp_path, *says, layout=layout)
 
 
 def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
         ("OK/1.png NG/1.png", "NG/ (1 images), OK/ (1 images)"),
         ("good/1.png new/2.png new/3.png", "good/ (1 images), new/ (2 images)"),
         ("train/1.png test/2.png", "test/ (1 images), train/ (1 images)"),
-        ("train/ok/1.png 0.png", "train/ (1 images), 1 images beside them"),
+        ("train/fine/1.png 0.png", "train/ (1 images), 1 images beside them"),
         ("1.png ground_truth/1.png", "ground_truth/ (1 images), 1 images beside them"),
     ],
 )
@@ -197,7 +196,7 @@ def test_unclear_folders_show_what_is_there(names: str, says: str, tmp_path: Pat
 
 
 def test_mvtec_asked_for_but_not_there(tmp_path: Path) -> None:
-    _refused(_tree(tmp_path, "a.png"), "found 1 images beside them", "MVTec AD layout", layout="mvtec")
+    _refused(_tree(tmp_path, "a.png"), "is not MVTec AD (train/good,", "found 1 images beside them", layout="mvtec")
 
 
 @pytest.mark.parametrize("stray", ["train/0.png", "train/bad/0.png", "test/0.png"])

@@ -38,6 +38,25 @@ Augmentation = Literal[
 
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
+Layout = Literal[
+    "folder",
+    "mvtec",
+    "visa",
+    "btad",
+    "mpdd",
+    "kolektor_sdd",
+    "kolektor_sdd2",
+    "dagm",
+    "magnetic_tile",
+    "mvtec_loco",
+    "real_iad",
+    "manifest",
+    "coco",
+    "csv",
+]
+"""How a data set lies in its folders; docs/layouts.md says how each is understood."""
+AnyLayout = Literal["auto", Layout]
+
 
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are checked and cannot be assigned to."""
@@ -59,8 +78,8 @@ Size = Annotated[
 class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
-    layout: Literal["auto", "folder", "mvtec"] = "auto"
-    """A plain folder of good images, or the MVTec AD layout; `auto` finds out."""
+    layout: AnyLayout = "auto"
+    """How the data set lies in its folders (docs/layouts.md); `auto` finds out."""
     size: Size = (256, 256)
     """Height and width of the network's input in pixels; one number: a square."""
     fit: Literal["resize", "letterbox"] = "resize"

@@ -54,8 +54,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[np.bool_]:
     """Read an anomaly mask as H×W bool: True above half of the file's range (127.5, 32767.5, or 0.5 for float).
 
-    A mask whose largest value is 1 is taken as 0/1. In colour masks the brightest channel counts. With the rule
-    `nonzero` all but 0 is True, as in masks that number their defects.
+    A mask that stays below half of its range numbers its defects, 0/1 masks among them: all but 0 is True. So it is
+    with the rule `nonzero`, for masks whose numbers go higher. In colour masks the brightest channel counts.
 
     Raises:
         ImageError: as `read_image`.
@@ -67,8 +67,8 @@ def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[
         return np.asarray(pixels > 0)
     if pixels.dtype not in (np.uint8, np.uint16):
         return np.asarray(_unit_range(pixels, str(path)) > 0.5)
-    half = 0 if pixels.max() == 1 else np.iinfo(pixels.dtype).max // 2
-    return np.asarray(pixels > half)
+    half = np.iinfo(pixels.dtype).max // 2
+    return np.asarray(pixels > (half if pixels.max() > half else 0))
 
 
 def _read_bytes(path: Path) -> bytes:

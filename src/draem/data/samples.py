@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from draem.config import Layout
 from draem.data.truth import Truth
 from draem.errors import DataError
-
-Layout = Literal["folder", "mvtec"]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.config import DataConfig
+from draem.config import AnyLayout, DataConfig
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, Layout, Sample
+from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
@@ -87,7 +87,8 @@ def evaluate(
     detector: Detector,
     data: str | Path,
     *,
-    layout: Layout | Literal["auto"] = "auto",
+    layout: AnyLayout = "auto",
+    category: str | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -97,6 +98,7 @@ def evaluate(
         detector: the detector.
         data: a data set whose layout is understood.
         layout: how the data set lies in its folders; found by itself unless told.
+        category: which of several categories; `all` for all of them.
         batch_size: images in one run of the network.
         progress: called with the images done and their number.
 
@@ -104,7 +106,7 @@ def evaluate(
         DataError: there are no test images, or none of them can be read.
     """
     config = detector.header.config.data
-    dataset = read_layout(Path(data), layout)
+    dataset = read_layout(Path(data), layout, category)
     samples = _samples(dataset)
     by_path = {sample.path: sample for sample in samples}
     accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
@@ -149,12 +151,15 @@ def _samples(dataset: Dataset) -> tuple[Sample, ...]:
         return dataset.test
     if dataset.layout == "folder":
         return dataset.train_good
-    raise DataError(f"{dataset.root}: has no test images to evaluate on (test/good, test/<defect>)")
+    raise DataError(f"{dataset.root}: {dataset.name} has no test images to evaluate on")
 
 
 def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
-    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter."""
-    if sample.truth is None:
+    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter.
+
+    What some sets have as masks of good images is not looked at: their label says that they have no anomaly.
+    """
+    if sample.truth is None or sample.label == "good":
         return None, ""
     try:
         height, width = prediction.image.shape[:2]
