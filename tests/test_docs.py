@@ -133,7 +133,7 @@ def test_tree_of_the_readme_is_true() -> None:
     inner = {path for path in there if len(path.parts) == 3}
     files = {path for path in told if path.suffix == ".py"}
     assert files == there - inner
-    assert {path.parts[:2] for path in inner} == {("data", "layouts"), ("data", "surfaces")}
+    assert {path.parts[:2] for path in inner} == {("data", "doctor"), ("data", "layouts"), ("data", "surfaces")}
 
 
 def test_settings_page_is_up_to_date() -> None:

@@ -59,7 +59,7 @@ def demo(
 def check(
     data: Data,
     layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec.")] = "auto",
-    category: Annotated[str, typer.Option("--category", help="Only this one of several.")] = "",
+    category: Annotated[str | None, typer.Option("--category", help="One of several, or all of them: all.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE.html", help="A page with thumbnails.")] = None,
     write_csv: Annotated[
         Path | None, typer.Option("--write-csv", metavar="LIST.csv", help="The images that pass, as a data set.")
@@ -77,7 +77,7 @@ def check(
         environment()  # what is missing is said before the work
     dataset = _dataset(data, layout, category)
     with counted("check") as progress:
-        report = check_dataset(dataset, progress, unused=not category)
+        report = check_dataset(dataset, progress, unused=category in (None, "all"))
     if report.findings:
         show(findings_table(report))
     else:
@@ -297,16 +297,12 @@ def _load(model: Path, device: str) -> Any:
     return Detector.load(model, device)  # type: ignore[arg-type]
 
 
-def _dataset(data: Path, layout: str, category: str) -> Any:
+def _dataset(data: Path, layout: str, category: str | None) -> Any:
     from draem.config import Config
     from draem.data.layouts import read_layout
-    from draem.errors import DataError
 
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
-    dataset = read_layout(data, known)
-    if category and category not in dataset.categories:
-        raise DataError(f"{data}: no category {category}: there are {', '.join(dataset.categories)}")
-    return dataset.of(category) if category else dataset
+    return read_layout(data, known, category)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from draem.data.doctor.measures import GRID
 from draem.data.doctor.tails import limits
 
 _NEARLY_ALL = 0.95
-_FITS_BETTER = 0.15
+_FITS_BETTER = 0.05
+_MOST = 0.75
 _FITS_BADLY = 0.35
+_STRANGE = 0.95
 _FEWEST = 5
 """Masks from which the whole set's can be judged."""
 
@@ -67,7 +69,7 @@ def check_alignment(images: Sequence[Facts]) -> Iterator[Finding]:
 
     The whole set: would the masks fit clearly better turned or mirrored? Then one by one: how much of what the same
     mask would find at its best place does it find where it is? An image counts only where that best place is stranger
-    than any good image's.
+    than in nearly all good images.
     """
     good = [facts for facts in images if facts.good and facts.look]
     masked = [facts for facts in images if not facts.good and facts.look and _usable(facts.mask)]
@@ -88,7 +90,7 @@ def check_alignment(images: Sequence[Facts]) -> Iterator[Finding]:
     suspects = [row for row, share in enumerate(shares) if share < lowest]
     usual = [_smooth(distances) for distances in evidence.maps(good[:: max(1, len(good) // 200)])] if suspects else []
     for row in suspects:
-        if fits[row][1] > max(fit(distances, masks[row])[1] for distances in usual):
+        if fits[row][1] > np.quantile([fit(distances, masks[row])[1] for distances in usual], _STRANGE):
             told = "the mask marks what looks good; something else in the image does not"
             advice = "compare image and mask: it may belong to another image, or be shifted"
             yield Finding("mask misaligned", "warning", (masked[row].name,), told, advice)
@@ -153,14 +155,14 @@ def _smooth(distances: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _turned(maps: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.float32]]) -> str | None:
-    """How the masks would have to be turned to fit much better, or None."""
-    usual = float(np.median([_inside(*pair) for pair in zip(maps, masks, strict=True)]))
-    turned = {
-        name: float(np.median([_inside(one, turn(mask)) for one, mask in zip(maps, masks, strict=True)]))
+    """How the masks would have to be turned so that most of them fit clearly better, or None."""
+    usual = np.array([_inside(*pair) for pair in zip(maps, masks, strict=True)])
+    gains = {
+        name: np.array([_inside(one, turn(mask)) for one, mask in zip(maps, masks, strict=True)]) - usual
         for name, turn in _TURNS.items()
     }
-    best = max(turned, key=lambda name: turned[name])
-    return best if turned[best] > usual + _FITS_BETTER else None
+    best = max(gains, key=lambda name: float(np.median(gains[name])))
+    return best if np.quantile(gains[best], 1 - _MOST) > 0 and np.median(gains[best]) > _FITS_BETTER else None
 
 
 def _inside(distances: NDArray[np.float32], mask: NDArray[np.float32]) -> float:

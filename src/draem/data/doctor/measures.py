@@ -65,9 +65,7 @@ def measure(image: NDArray[np.uint8]) -> Look:
     histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() / grey.size
     colour = cv2.mean(image)
     picture = working(image)
-    small = cv2.resize(
-        cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA
-    )
+    small = np.asarray(cv2.resize(_grey(picture), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     return Look(
         size=(image.shape[0], image.shape[1]),
         colour=(colour[0], colour[1], colour[2]),
