@@ -61,6 +61,44 @@ def demo(
 
 
 @app.command()
+def check(
+    data: Data,
+    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec.")] = "auto",
+    category: Annotated[str | None, typer.Option("--category", help="One of several, or all of them: all.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="PAGE.html", help="A page with thumbnails.")] = None,
+    write_csv: Annotated[
+        Path | None, typer.Option("--write-csv", metavar="LIST.csv", help="The images that pass, as a data set.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what is wrong with a data set; exit code 1 when something must be fixed. No image is touched."""
+    from draem.data.doctor.cleaned import write_cleaned
+    from draem.data.doctor.examine import check_dataset
+    from draem.data.doctor.page import write_check_page
+    from draem.pages import environment
+    from draem.tables import counted, findings_table, show
+
+    if html:
+        environment()  # what is missing is said before the work
+    dataset = _dataset(data, layout, category)
+    with counted("check") as progress:
+        report = check_dataset(dataset, progress, unused=category in (None, "all"))
+    if report.findings:
+        show(findings_table(report))
+    else:
+        typer.echo(report.in_words())
+    if html:
+        write_check_page(html, dataset, report)
+        typer.echo(f"page: {html}")
+    if write_csv:
+        kept = write_cleaned(write_csv, dataset, report)
+        typer.echo(f"list: {write_csv} ({kept} of {len(dataset.samples)} images)")
+    _finish(as_json, report.to_dict())
+    if report.must_fix:
+        raise typer.Exit(1)
+
+
+@app.command()
 def simulate(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The contact sheet: a PNG file.")],
@@ -321,6 +359,14 @@ def _known_device(device: str) -> Any:
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"--device {device}: use auto, cpu, cuda or mps")
     return device
+
+
+def _dataset(data: Path, layout: str, category: str | None) -> Any:
+    from draem.config import Config
+    from draem.data.layouts import read_layout
+
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    return read_layout(data, known, category)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from draem.data.doctor.findings import Report
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
 from draem.modelfile import Header
@@ -44,6 +45,27 @@ def metrics_table(evaluations: Sequence[Evaluation], title: str, mean: Metrics |
         images = sum(evaluation.count() for evaluation in evaluations)
         table.add_row("mean", "", str(images), *_cells(mean), style="bold")
     return table
+
+
+def findings_table(report: Report) -> Table:
+    """A row for each check that found something: how much, where, what, and what to do."""
+    table = Table(title=escape(printable(report.in_words())), title_justify="left")
+    for name in ("severity", "check", "found", "where", "what", "what to do"):
+        table.add_column(name, justify="right" if name == "found" else "left")
+    for group in report.groups():
+        first, found = group[0], len(group)
+        names = [printable(name) for finding in group for name in finding.names]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        where = escape(f"{names[0]}{more}" if names else "the whole set")
+        what = escape(printable(first.message)) + (" …" if found > 1 else "")
+        style = {"error": "red", "warning": "yellow"}.get(first.severity)
+        table.add_row(first.severity, first.check, str(found), where, what, escape(first.advice), style=style)
+    return table
+
+
+def printable(text: str) -> str:
+    """Text with what a terminal would act upon, or cannot show, spelled out: file names may hold anything."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def header_table(header: Header) -> Table:

@@ -73,7 +73,7 @@ class ImageBank:
             raise DataError("no images to load")
         wanted = config.pixel_format
         store = _room((len(kept), *config.size, wanted.channels), wanted.dtype, config.memory_limit_mb, cache)
-        reasons = _decode_all(kept, store, config, progress, workers or _processors())
+        reasons = _decode_all(kept, store, config, progress, workers or processors())
         good = [row for row, reason in enumerate(reasons) if reason is None]
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]
         if not good:
@@ -131,7 +131,7 @@ def _decode_all(
     return reasons
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors this process may use: in a container fewer than the machine has."""
     with suppress(AttributeError):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))

@@ -1,0 +1,181 @@
+"""The doctor finds every kind of planted fault on rendered sets, says nothing of sound ones, and touches no file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doctor_faults import FAULTS, Fault, Tree, diagnose, encoded, is_found, plant, put
+
+from conftest import Outcome
+from draem.data.demo import render_demo
+from draem.data.doctor.examine import check_dataset
+from draem.data.doctor.findings import CHECKS, Finding, Report, in_order
+from draem.data.layouts import read_layout
+from draem.images import read_image
+
+SURFACE = {"mask shifted": "woven"}
+"""Scratches run through brushed metal from side to side, so that a shifted mask still finds some of one."""
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Rendered data sets without a fault, by surface; not to be changed."""
+    out = tmp_path_factory.mktemp("sound")
+    sizes = {"size": 96, "train": 16, "test_good": 6, "test_defect": 2}
+    return {name: render_demo(out, name, **sizes)[0] for name in ("woven", "brushed_metal", "printed")}
+
+
+@pytest.fixture(scope="session")
+def before(sound: dict[str, Path]) -> dict[str, tuple[Finding, ...]]:
+    """What the doctor says of the sound sets."""
+    return {name: diagnose(root) for name, root in sound.items()}
+
+
+def listing(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def test_sound_sets_are_sound(before: dict[str, tuple[Finding, ...]]) -> None:
+    for name, findings in before.items():
+        # Sixteen images to train on are few, and that is all there is to say.
+        assert {finding.check for finding in findings} == {"few images"}, name
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_planted_fault_is_found(
+    fault: Fault, sound: dict[str, Path], before: dict[str, tuple[Finding, ...]], tmp_path: Path
+) -> None:
+    surface = SURFACE.get(fault.name, "brushed_metal")
+    root, touched = plant(sound[surface], fault, tmp_path)
+    after = diagnose(root)
+    assert is_found(fault, touched, before[surface], after)
+    assert not is_found(fault, touched, before[surface], before[surface]), "of the sound set nothing like it is said"
+    # What a fault says elsewhere is about the same images, or about the set.
+    assert all(not finding.names or touched & set(finding.names) for finding in after)
+
+
+def test_there_are_faults_for_every_check() -> None:
+    assert {fault.check for fault in FAULTS} == set(CHECKS)
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
+
+
+def test_files_stay_as_they_are(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    root, _ = plant(sound["woven"], next(fault for fault in FAULTS if fault.check == "exact leak"), tmp_path / "in")
+    was = listing(root)
+    run_cli("check", root, "--html", tmp_path / "out" / "page.html", "--write-csv", tmp_path / "out" / "list.csv")
+    assert listing(root) == was
+
+
+def test_an_error_is_exit_code_1_and_a_warning_is_not(
+    sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    clean = run_cli("check", sound["woven"], "--json")
+    said = json.loads(clean.out.splitlines()[-1])
+    assert (clean.code, said["must_fix"], said["found"]) == (0, False, {"error": 0, "warning": 1, "note": 0})
+    fault = next(fault for fault in FAULTS if fault.name == "file cut off")
+    root, touched = plant(sound["woven"], fault, tmp_path)
+    broken = run_cli("check", root, "--json")
+    said = json.loads(broken.out.splitlines()[-1])
+    assert (broken.code, said["must_fix"]) == (1, True)
+    assert [finding["names"] for finding in said["findings"] if finding["severity"] == "error"] == [list(touched)]
+    assert said["images"] == {"test anomalous": 6, "test good": 6, "train good": 16}
+
+
+def test_the_cleaned_list_is_a_sound_data_set(
+    sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    """Of all that must be fixed nothing is left, and nothing else is missing."""
+    names = ("file cut off", "mask removed", "mask on a good image", "copy in test, as BMP", "copy in train")
+    faults = [fault for fault in FAULTS if fault.name in names]
+    root, touched = plant(sound["woven"], faults[0], tmp_path)
+    for seed, fault in enumerate(faults[1:], start=1):
+        touched |= {str(path.relative_to(root)) for path in fault.plant(Tree(root, np.random.default_rng(seed)))}
+    whole = read_layout(root)
+    written = tmp_path / "lists" / "passed.csv"
+    assert run_cli("check", root, "--write-csv", written).code == 1
+    cleaned = read_layout(written)
+    report = check_dataset(cleaned)
+    assert not report.must_fix
+    assert {finding.check for finding in report.findings} == {"few images"}
+    left_out = {sample.path.resolve() for sample in whole.samples} - {one.path.resolve() for one in cleaned.samples}
+    # Of the two pairs of copies one each is left out; the one in test is kept.
+    assert len(left_out) == 5
+    assert not any(path.name.startswith("copy") and path.parent.parent.name == "test" for path in left_out)
+    with written.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["mask"] != "" for row in rows) == sum(row["label"] == "anomalous" for row in rows) == 5
+
+
+def test_a_folder_of_good_images(sound: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    for path in (sound["woven"] / "train" / "good").iterdir():
+        put(folder / path.name, path.read_bytes())
+    put(folder / "a<b>.png", b"")
+    report = check_dataset(read_layout(folder))
+    assert [(finding.check, finding.names) for finding in report.findings] == [
+        ("unreadable", ("a<b>.png",)),
+        ("few images", ()),
+    ]
+
+
+def test_each_category_is_measured_by_itself(sound: dict[str, Path], run_cli: Callable[..., Outcome]) -> None:
+    root = sound["woven"].parent
+    told = run_cli("check", root, "--category", "all", "--json")
+    said = json.loads(told.out.splitlines()[-1])
+    assert {finding["check"] for finding in said["findings"]} == {"few images"}
+    assert sorted(finding["message"].split(":")[0] for finding in said["findings"]) == [
+        "brushed_metal",
+        "printed",
+        "woven",
+    ]
+    assert run_cli("check", root).code == 1, "several categories, and none named"
+    assert run_cli("check", root, "--category", "printed").code == 0
+
+
+def test_hostile_names_and_pages(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    folder = tmp_path / "parts"
+    images = sorted((sound["printed"] / "train" / "good").iterdir())
+    for path in images:
+        put(folder / path.name, path.read_bytes())
+    hostile = '<img src=x onerror="alert(1)">.png'
+    put(folder / hostile, images[0].read_bytes())
+    put(folder / "line\nbreak\x1b[31m.png", b"")
+    page = tmp_path / "page.html"
+    told = run_cli("check", folder, "--html", page)
+    text = page.read_text(encoding="utf-8")
+    assert told.code == 1
+    assert "\x1b" not in told.out
+    assert r"line\nbreak\x1b[31m.png" in told.out.replace("\n", "").replace(" ", "") or "line" in told.out
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt;.png" in text
+    assert 'src="data:image/jpeg;base64,' in text
+    assert not [word for word in ("http://", "https://", "<script", "<link", "@import", "url(") if word in text]
+
+
+def test_report_is_in_order_and_counts() -> None:
+    findings = [
+        Finding("unused", "note", ("b",), "m", "a"),
+        Finding("focus", "warning", ("d",), "m", "a"),
+        Finding("focus", "warning", ("c",), "m", "a"),
+        Finding("mask shape", "error", ("z",), "m", "a", drop=("z",)),
+        Finding("unreadable", "error", ("y",), "m", "a", drop=("y",)),
+    ]
+    report = Report("parts", "folder", {"train good": 5}, in_order(findings))
+    assert [finding.names[0] for finding in report.findings] == ["y", "z", "c", "d", "b"]
+    assert report.tally() == {"error": 2, "warning": 2, "note": 1}
+    assert [len(group) for group in report.groups()] == [1, 1, 2, 1]
+    assert report.dropped == {"y", "z"}
+    assert report.must_fix
+    assert report.in_words() == "parts: 2 errors, 2 warnings, 1 note"
+
+
+def test_grey_images_stay_grey_in_the_faults(sound: dict[str, Path], tmp_path: Path) -> None:
+    """The planting itself is exact: what is written is what is read."""
+    image = read_image(sorted((sound["woven"] / "train" / "good").iterdir())[0])
+    put(tmp_path / "a.png", encoded(image, ".png"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
