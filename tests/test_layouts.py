@@ -187,12 +187,22 @@ def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
         ("train/1.png test/2.png", "test/ (1 images), train/ (1 images)"),
         ("train/fine/1.png 0.png", "train/ (1 images), 1 images beside them"),
         ("1.png ground_truth/1.png", "ground_truth/ (1 images), 1 images beside them"),
+        ("day1/OK/1.png day1/NG/2.png", "day1/ (2 images); day1/NG/ is below"),
+        ("ok_front/1.png def_front/2.png", "def_front/ (1 images), ok_front/ (1 images)"),
+        ("sets/bottle/train/good/1.png sets/bottle/test/x/2.png", "sets/ (2 images); sets/bottle/test/ is below"),
     ],
 )
 def test_unclear_folders_show_what_is_there(names: str, says: str, tmp_path: Path) -> None:
     root = _tree(tmp_path, names)
     _refused(root, "unclear which images are good", says, "train/good, test/<defect>", "--set data.layout=folder")
     assert len(read_layout(root, "folder").samples) == len(names.split())
+
+
+@pytest.mark.parametrize(
+    "names", ["day1/OK/1.png day2/OK/2.png", "good_dark/1.png good_light/2.png", "a/b/1.png c/2.png"]
+)
+def test_folders_that_speak_of_good_images_only(names: str, tmp_path: Path) -> None:
+    assert len(read_layout(_tree(tmp_path, names)).train_good) == 2
 
 
 def test_mvtec_asked_for_but_not_there(tmp_path: Path) -> None:

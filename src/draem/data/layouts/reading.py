@@ -12,7 +12,7 @@ from draem.config import AnyLayout, Layout
 from draem.data.layouts.coco import COCO
 from draem.data.layouts.dagm import DAGM
 from draem.data.layouts.files import Listing
-from draem.data.layouts.folder import FOLDER, contents, listed
+from draem.data.layouts.folder import FOLDER, against, contents, listed
 from draem.data.layouts.kolektor import KOLEKTOR_SDD, KOLEKTOR_SDD2
 from draem.data.layouts.magnetic_tile import MAGNETIC_TILE
 from draem.data.layouts.manifest import MANIFEST
@@ -155,8 +155,10 @@ def _not_a_folder(root: Path) -> NoReturn:
 def _unclear(root: Path, listing: Listing) -> NoReturn:
     """Say what was found, what is understood and what to do, in one line."""
     others = ", ".join(reader.title for reader in READERS[:-1])
+    place = against(root, listing) or ""
+    deep = f"; {place}/ is below" if "/" in place else ""
     raise DataError(
-        f"{root}: unclear which images are good: found {contents(root, listing)}. Give the folder that holds good "
+        f"{root}: unclear which images are good: found {contents(root, listing)}{deep}. Give the folder that holds good "
         "images only, or take every image as good (train: --set data.layout=folder, evaluate: --layout folder). "
         f"Understood are a folder of good images, {MVTEC.title} ({MVTEC.tree}), {others}: see docs/layouts.md"
     )
