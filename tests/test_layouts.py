@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -138,6 +139,12 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     ]
 
 
+def test_a_link_to_itself_hides_nothing(tmp_path: Path) -> None:
+    (_tree(tmp_path, "a.png") / "b").symlink_to("b")
+    (tmp_path / "c.png").symlink_to("nowhere")
+    assert [sample.name for sample in read_layout(tmp_path).samples] == ["a.png", "c.png"]
+
+
 def test_images_of_one_category_within_a_folder_called_good(tmp_path: Path) -> None:
     """Pointing at train/good itself is a plain folder, whatever lies above it."""
     root = _tree(tmp_path, MVTEC)
@@ -170,6 +177,16 @@ def test_several_categories_are_named(layout: Layout, tmp_path: Path) -> None:
         _tree(tmp_path / category, MVTEC)
     says = "2 MVTec AD categories (bottle, cable)", "add --category NAME, such as --category bottle, or --category all"
     _refused(tmp_path, *says, layout=layout)
+
+
+def test_what_is_no_category_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for category in ("cable", "bottle", "tile/tile"):
+        _tree(tmp_path / category, MVTEC)
+    (tmp_path / "empty").mkdir()
+    with caplog.at_level(logging.INFO, "draem"):
+        assert read_layout(tmp_path, category="all").categories == ("bottle", "cable")
+        assert read_layout(tmp_path, category="cable").categories == ("cable",)
+    assert caplog.messages == [f"left out: {tmp_path / 'tile'}: has images, but is no MVTec AD category"]
 
 
 def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:

@@ -229,6 +229,29 @@ def test_coco_images_in_their_usual_places(images: str, tmp_path: Path) -> None:
     assert read_layout(tmp_path / "annotations" / "instances_train2017.json").samples == data.samples
 
 
+def test_a_file_is_read_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of COCO's files lie above the folder of annotations; a CSV file there speaks of what is beside it."""
+    here = tmp_path / "annotations"
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": []}
+    draw(tmp_path / "train2017" / "1.jpg")
+    draw(here / "images" / "2.png")
+    text(here / "instances_train2017.json", content)
+    text(here / "list.csv", "path,label\nimages/2.png,good\n")
+    for folder, prefix in ((here, ""), (tmp_path, "annotations/"), (here / "images", "../")):
+        monkeypatch.chdir(folder)
+        assert [s.name for s in read_layout(Path(f"{prefix}instances_train2017.json")).samples] == ["train2017/1.jpg"]
+        data = read_layout(Path(f"{prefix}list.csv"))
+        assert [(s.name, s.category) for s in data.samples] == [("images/2.png", "annotations")]
+
+
+def test_a_manifest_has_lines_as_json_has_them(tmp_path: Path) -> None:
+    """Python knows other ends of lines, which may stand in a name."""
+    name = "a\u2028b.png"
+    draw(tmp_path / name)
+    text(tmp_path / "x.manifest", line("a.png", "normal").replace("a.png", name))
+    assert [sample.name for sample in read_layout(tmp_path).samples] == [name]
+
+
 def test_real_iad_beside_its_images(tmp_path: Path) -> None:
     root, _ = plant(tmp_path, "real_iad")
     for path in (root / "realiad_jsons" / "realiad_jsons").iterdir():

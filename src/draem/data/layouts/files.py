@@ -83,9 +83,12 @@ def _scan(folder: Path) -> _Entries:
             for entry in entries:
                 if _hidden(entry.name):
                     continue
-                if entry.is_dir():
+                # A link to nowhere, or to itself, counts as a file: reading it then says so.
+                if entry.is_symlink() and not Path(entry).exists():
+                    files.append(entry.name)
+                elif entry.is_dir():
                     folders.append(entry.name)
-                elif entry.is_file() or entry.is_symlink():  # a link to nowhere too: reading it then says so
+                elif entry.is_file():
                     files.append(entry.name)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file could have
         pass
