@@ -16,7 +16,7 @@ from draem.data.layouts.terms import hold_out
 from draem.data.samples import Dataset
 from draem.data.truth import Truth
 from draem.errors import DataError
-from trees import NAMES, SIZE, TREES, Planted, draw, line, plant, put, spot, text
+from trees import NAMES, SIZE, TREES, Planted, draw, line, plant, put, put_mask, spot, text
 
 SEVERAL = {"visa": ("candle", "pcb1"), "real_iad": ("audiojack", "pcb")}
 NESTED = ("btad", "mpdd", "mvtec", "dagm", "mvtec_loco")
@@ -148,6 +148,14 @@ def test_magnetic_tiles_are_split_by_number(tmp_path: Path) -> None:
     splits = {number: {s.split for s in good if number in s.name} for number in map(str, range(100018, 100030))}
     assert all(len(split) == 1 for split in splits.values())
     assert sum(split == {"test"} for split in splits.values()) == 2  # a sixth of twelve
+
+
+def test_a_magnetic_tile_whose_mask_is_in_capitals(tmp_path: Path) -> None:
+    draw(tmp_path / "MT_Crack/Imgs/exp1_num_9.jpg")
+    put_mask(tmp_path / "MT_Crack/Imgs/exp1_num_9.PNG", spot(0))
+    (sample,) = read_layout(tmp_path).samples
+    assert sample.truth is not None
+    assert (sample.truth.read() == spot(0)).all()
 
 
 def test_one_category_of_visa_is_split_by_itself(tmp_path: Path) -> None:
