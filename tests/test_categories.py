@@ -107,6 +107,15 @@ def test_nothing_is_trained_over_a_run(root: Path, trained: Path, tmp_path: Path
     assert not (tmp_path / "all" / "printed").exists()
 
 
+def test_no_run_of_one_model_is_taken_for_one_of_all(root: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "woven", tmp_path / "one")
+    before = (tmp_path / "one" / "config.yaml").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match="one: holds a run"):
+            train_all(root, tmp_path / "one", "edge", settings=SETTINGS, resume=resume)
+    assert (tmp_path / "one" / "config.yaml").read_bytes() == before
+
+
 def test_train_makes_one_model(root: Path, tmp_path: Path, run_cli: Run) -> None:
     with pytest.raises(ConfigError, match="train_all"):
         draem.train(root, tmp_path / "x", "edge", settings=SETTINGS, category="all")

@@ -127,6 +127,21 @@ def test_a_resumed_run_keeps_what_it_resolved(tmp_path: Path) -> None:
     assert (resumed.data.channels, resumed.data.depth) == (1, 8)
     with pytest.raises(ConfigError, match=r"data\.channels: differs from the run"):
         verbs.resolve_config(out, "", None, {"data.channels": 3}, resume=True)
+    same = {"data.channels": "auto", "data.depth": "auto", "training.precision": "auto", "training.accelerator": "auto"}
+    assert verbs.resolve_config(out, "", None, same, resume=True) == resumed
+
+
+def test_a_run_of_an_older_version_goes_on_in_rgb(tmp_path: Path) -> None:
+    """Its configuration does not speak of channels, and its checkpoint has three."""
+    data, out = _folder(tmp_path / "good", "grey 16"), tmp_path / "run"
+    verbs.train(data, out, "edge", settings={**RUN, "data.channels": 3, "data.depth": 8})
+    (out / "model.safetensors").unlink()
+    lines = (out / "config.yaml").read_text().splitlines()
+    kept = [line for line in lines if line.strip() not in ("channels: 3", "depth: 8", "value_range: null")]
+    (out / "config.yaml").write_text("\n".join(kept))
+    assert Config.resolve("", out / "config.yaml").data.channels == "auto"
+    header = verbs.train(data, out, resume=True).header
+    assert (header.channels, header.config.data.depth) == (3, 8)
 
 
 def test_published_presets_stay_rgb(tmp_path: Path) -> None:

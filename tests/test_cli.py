@@ -520,3 +520,16 @@ def test_python_says_the_same_as_the_command_line(tmp_path: Path, woven_tree: Pa
     with pytest.raises(ConfigError, match="'fats'"):
         draem.train(woven_tree, tmp_path / "run", preset="fats")
     assert not (tmp_path / "run").exists()
+
+
+def test_predict_follows_links_as_training_does(tiny_model: Path, tmp_path: Path, run_cli: Run) -> None:
+    """A linked folder is looked into, a circle ends, and a link to nowhere is named."""
+    for name in ("in/a.png", "elsewhere/b.png"):
+        write_image(tmp_path / name, np.full((32, 32, 3), 90, np.uint8))
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "c.png").symlink_to("nowhere")
+    done = run_cli("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "2 images" in done.out
+    assert f"left out: {tmp_path / 'in' / 'c.png'}: no such file" in done.err

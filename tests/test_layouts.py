@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -138,6 +139,12 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     ]
 
 
+def test_a_link_to_itself_hides_nothing(tmp_path: Path) -> None:
+    (_tree(tmp_path, "a.png") / "b").symlink_to("b")
+    (tmp_path / "c.png").symlink_to("nowhere")
+    assert [sample.name for sample in read_layout(tmp_path).samples] == ["a.png", "c.png"]
+
+
 def test_images_of_one_category_within_a_folder_called_good(tmp_path: Path) -> None:
     """Pointing at train/good itself is a plain folder, whatever lies above it."""
     root = _tree(tmp_path, MVTEC)
@@ -172,6 +179,16 @@ def test_several_categories_are_named(layout: Layout, tmp_path: Path) -> None:
     _refused(tmp_path, *says, layout=layout)
 
 
+def test_what_is_no_category_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for category in ("cable", "bottle", "tile/tile"):
+        _tree(tmp_path / category, MVTEC)
+    (tmp_path / "empty").mkdir()
+    with caplog.at_level(logging.INFO, "draem"):
+        assert read_layout(tmp_path, category="all").categories == ("bottle", "cable")
+        assert read_layout(tmp_path, category="cable").categories == ("cable",)
+    assert caplog.messages == [f"left out: {tmp_path / 'tile'}: has images, but is no MVTec AD category"]
+
+
 def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
     for index in range(15):
         _tree(tmp_path / f"c{index:02}", "train/good/0.png")
@@ -187,12 +204,22 @@ def test_fifteen_categories_stay_one_line(tmp_path: Path) -> None:
         ("train/1.png test/2.png", "test/ (1 images), train/ (1 images)"),
         ("train/fine/1.png 0.png", "train/ (1 images), 1 images beside them"),
         ("1.png ground_truth/1.png", "ground_truth/ (1 images), 1 images beside them"),
+        ("day1/OK/1.png day1/NG/2.png", "day1/ (2 images); day1/NG/ is below"),
+        ("ok_front/1.png def_front/2.png", "def_front/ (1 images), ok_front/ (1 images)"),
+        ("sets/bottle/train/good/1.png sets/bottle/test/x/2.png", "sets/ (2 images); sets/bottle/test/ is below"),
     ],
 )
 def test_unclear_folders_show_what_is_there(names: str, says: str, tmp_path: Path) -> None:
     root = _tree(tmp_path, names)
     _refused(root, "unclear which images are good", says, "train/good, test/<defect>", "--set data.layout=folder")
     assert len(read_layout(root, "folder").samples) == len(names.split())
+
+
+@pytest.mark.parametrize(
+    "names", ["day1/OK/1.png day2/OK/2.png", "good_dark/1.png good_light/2.png", "a/b/1.png c/2.png"]
+)
+def test_folders_that_speak_of_good_images_only(names: str, tmp_path: Path) -> None:
+    assert len(read_layout(_tree(tmp_path, names)).train_good) == 2
 
 
 def test_mvtec_asked_for_but_not_there(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ BROKEN: dict[str, tuple[Change, tuple[str, ...]]] = {
     "csv quote": (_csv('a.png,,good,,"crack\n'), ("x.csv:", "not CSV")),
     "csv empty path": (_csv(",,good,,\n"), ("x.csv:2: a path is needed",)),
     "csv null": (_csv("a\0.png,,good,,\n"), ("x.csv:2",)),
+    "csv semicolons": (_csv("a.png;;good\n", "path;split;label\n"), ("x.csv: no column path", "'path;split;label'")),
+    "csv tabs": (_csv("a.png\tgood\n", "path\tlabel\r\n"), ("x.csv: no column path",)),
+    "csv another name": (_csv("a.png,good\n", "image,label\n"), ("x.csv: no column path", "needed are path,label")),
+    "csv utf-16": (
+        lambda root: [draw(root / "a.png"), (root / "x.csv").write_bytes(HEADER.encode("utf-16"))],  # type: ignore[func-returns-value]
+        ("x.csv: not UTF-8 (byte 0)",),
+    ),
     "csv nothing": (_csv(""), ("describes no images (CSV)",)),
     "csv category": (_csv("a.png,good,../x\n", "path,label,category\n"), ("category '../x' cannot be the name",)),
     "csv long cell": (_csv(f"{'a' * 200_000},,good,,\n"), ("x.csv:", "not CSV")),
@@ -311,7 +318,7 @@ def test_without_good_images_there_is_nothing_to_train_on(tmp_path: Path) -> Non
 
 
 EVIL: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**30, 1e308, float("nan"), 3.5, "", "x", "\0", "é", "\n", "/", "../a", "a" * 5000),
+    *(None, True, -1, 0, 10**30, 10**400, 1e308, float("nan"), 3.5, "", "x", "\0", "é", "\n", "/", "../a", "a" * 5000),
     *([], {}, [[]], [[1, 2]], {"a": 1}, [1, 2, 3, 4, 5, 6]),
 )
 

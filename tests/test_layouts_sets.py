@@ -16,7 +16,7 @@ from draem.data.layouts.terms import hold_out
 from draem.data.samples import Dataset
 from draem.data.truth import Truth
 from draem.errors import DataError
-from trees import NAMES, SIZE, TREES, Planted, draw, line, plant, put, spot, text
+from trees import NAMES, SIZE, TREES, Planted, draw, line, plant, put, put_mask, spot, text
 
 SEVERAL = {"visa": ("candle", "pcb1"), "real_iad": ("audiojack", "pcb")}
 NESTED = ("btad", "mpdd", "mvtec", "dagm", "mvtec_loco")
@@ -150,6 +150,14 @@ def test_magnetic_tiles_are_split_by_number(tmp_path: Path) -> None:
     assert sum(split == {"test"} for split in splits.values()) == 2  # a sixth of twelve
 
 
+def test_a_magnetic_tile_whose_mask_is_in_capitals(tmp_path: Path) -> None:
+    draw(tmp_path / "MT_Crack/Imgs/exp1_num_9.jpg")
+    put_mask(tmp_path / "MT_Crack/Imgs/exp1_num_9.PNG", spot(0))
+    (sample,) = read_layout(tmp_path).samples
+    assert sample.truth is not None
+    assert (sample.truth.read() == spot(0)).all()
+
+
 def test_one_category_of_visa_is_split_by_itself(tmp_path: Path) -> None:
     root, rows = plant(tmp_path, "visa")
     names = [f"candle/Data/Images/Normal/{index:04}.JPG" for index in range(10, 27)]
@@ -227,6 +235,29 @@ def test_coco_images_in_their_usual_places(images: str, tmp_path: Path) -> None:
     data = read_layout(tmp_path)
     assert (data.layout, len(data.train_good), data.root) == ("coco", 1, tmp_path)
     assert read_layout(tmp_path / "annotations" / "instances_train2017.json").samples == data.samples
+
+
+def test_a_file_is_read_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of COCO's files lie above the folder of annotations; a CSV file there speaks of what is beside it."""
+    here = tmp_path / "annotations"
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": []}
+    draw(tmp_path / "train2017" / "1.jpg")
+    draw(here / "images" / "2.png")
+    text(here / "instances_train2017.json", content)
+    text(here / "list.csv", "path,label\nimages/2.png,good\n")
+    for folder, prefix in ((here, ""), (tmp_path, "annotations/"), (here / "images", "../")):
+        monkeypatch.chdir(folder)
+        assert [s.name for s in read_layout(Path(f"{prefix}instances_train2017.json")).samples] == ["train2017/1.jpg"]
+        data = read_layout(Path(f"{prefix}list.csv"))
+        assert [(s.name, s.category) for s in data.samples] == [("images/2.png", "annotations")]
+
+
+def test_a_manifest_has_lines_as_json_has_them(tmp_path: Path) -> None:
+    """Python knows other ends of lines, which may stand in a name."""
+    name = "a\u2028b.png"
+    draw(tmp_path / name)
+    text(tmp_path / "x.manifest", line("a.png", "normal").replace("a.png", name))
+    assert [sample.name for sample in read_layout(tmp_path).samples] == [name]
 
 
 def test_real_iad_beside_its_images(tmp_path: Path) -> None:

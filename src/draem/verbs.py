@@ -14,7 +14,7 @@ from draem.errors import ConfigError, MissingExtraError
 from draem.files import atomic_write
 from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
-from draem.settings import read_yaml
+from draem.settings import flat, read_yaml
 
 _log = logging.getLogger(__name__)
 _MAY_CHANGE = {"checkpoint_every", "log_every"}
@@ -95,6 +95,7 @@ def train_all(
     settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
     file = Path(config) if config else None
     common = resolve_config(out, preset, file, settings, resume)
+    refuse_overwriting(out, resume=False)  # a run of one model
     categories = read_layout(Path(data), common.data.layout, ALL).categories
     models = {name: out / name / MODEL for name in categories}
     for model in models.values():
@@ -135,6 +136,10 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
     if named and named != before.preset:
         raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")
     wanted = before.override(file, settings)
+    known = flat(before.model_dump(mode="json"))
+    # `auto` asks for what the run found when it began.
+    found = {key: known[key] for key in before.differences(wanted) if flat(wanted.model_dump())[key] == "auto"}
+    wanted = wanted.override(None, found)
     changed = [key for key in before.differences(wanted) if key.rpartition(".")[2] not in _MAY_CHANGE]
     if changed:
         raise ConfigError(

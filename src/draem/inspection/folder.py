@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from draem.data.layouts.files import Listing
 from draem.errors import DataError, ImageError
 from draem.files import atomic_path
 from draem.images import IMAGE_SUFFIXES, write_image, write_map
@@ -53,7 +54,7 @@ def find_images(patterns: Sequence[str], out: Path | None = None) -> list[Path]:
         if path.is_file():
             matches = [path]
         elif path.is_dir():
-            matches = _images_below(path)
+            matches = Listing().images(path)
         else:
             matches = _files(sorted(Path(name) for name in glob.glob(pattern, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         if out is not None:
@@ -103,15 +104,10 @@ def _files(matches: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for match in matches:
         if match.is_dir():
-            files += _images_below(match)
+            files += Listing().images(match)
         elif match.suffix.lower() in IMAGE_SUFFIXES:
             files.append(match)
     return files
-
-
-def _images_below(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
-    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

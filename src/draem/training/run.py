@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from draem.config import Config
+from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
@@ -67,7 +67,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
     split = _split(dataset, config, out, resume)
     with RunLog(out, active=fabric.is_global_zero) as log:
         log.message(_announce(config, dataset, split, fabric))
-        data_config, said = resolve_format(config.data, [sample.path for sample in dataset.train_good])
+        data_config, said = _format(config.data, dataset, begun=resume and (out / CHECKPOINT).exists())
         config = config.model_copy(update={"data": data_config})
         for line in said:
             log.message(line)
@@ -87,6 +87,14 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             log.message(f"model: {out / MODEL}")
         fabric.barrier()
     return Detector.load(out / MODEL, config.training.accelerator)
+
+
+def _format(config: DataConfig, dataset: Dataset, *, begun: bool) -> tuple[DataConfig, list[str]]:
+    """As `resolve_format`; a run begun by an older version, whose settings do not say, has RGB of 8 bits."""
+    if begun:
+        known = config.pixel_format
+        return config.model_copy(update={"channels": known.channels, "depth": known.depth}), []
+    return resolve_format(config, [sample.path for sample in dataset.train_good])
 
 
 def refuse_overwriting(out: Path, resume: bool) -> None:

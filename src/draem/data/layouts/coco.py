@@ -10,7 +10,6 @@ any, and for validation, good images train and anomalous ones test.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -162,7 +161,7 @@ def _run(outline: dict[str, Any], size: tuple[int, int], where: str) -> Run:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    return isinstance(values, list) and all(isinstance(v, int | float) and abs(v) <= LARGEST for v in values)
 
 
 COCO = Reader("coco", "COCO", "annotations/*.json or _annotations.coco.json", claims, read, of_files=True)

@@ -37,11 +37,12 @@ class Listing:
 
     def images(self, folder: Path) -> list[Path]:
         """The image files below a folder at any depth, sorted; none if there is no such folder."""
-        return sorted(self._walk(folder, frozenset()), key=lambda path: path.as_posix())
+        found = [path for place in self.tree(folder) for path in self.pictures(place)]
+        return sorted(found, key=lambda path: path.as_posix())
 
     def has_images(self, folder: Path) -> bool:
         """Whether there is an image file below a folder at any depth."""
-        return next(self._walk(folder, frozenset()), None) is not None
+        return any(self.pictures(place) for place in self.tree(folder))
 
     def has(self, file: Path) -> bool:
         """Whether a file is there."""
@@ -59,14 +60,14 @@ class Listing:
         found = (wanted + suffix for suffix in suffixes if wanted + suffix in names)
         return next((image.with_name(name) for name in found if name != image.name), None)
 
-    def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[Path]:
-        """Data sets are often linked together; `above` ends a circle of links."""
+    def tree(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+        """A folder and those below it, outer ones first; data sets are often linked together: `above` ends a circle."""
         real = os.path.realpath(folder)
         if real in above:
             return
-        yield from self.pictures(folder)
+        yield folder
         for name in self.folders(folder):
-            yield from self._walk(folder / name, above | {real})
+            yield from self.tree(folder / name, above | {real})
 
     def _entries(self, folder: Path) -> _Entries:
         key = str(folder)
@@ -82,9 +83,12 @@ def _scan(folder: Path) -> _Entries:
             for entry in entries:
                 if _hidden(entry.name):
                     continue
-                if entry.is_dir():
+                # A link to nowhere, or to itself, counts as a file: reading it then says so.
+                if entry.is_symlink() and not Path(entry).exists():
+                    files.append(entry.name)
+                elif entry.is_dir():
                     folders.append(entry.name)
-                elif entry.is_file() or entry.is_symlink():  # a link to nowhere too: reading it then says so
+                elif entry.is_file():
                     files.append(entry.name)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file could have
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,13 +14,28 @@ from draem.errors import DataError
 from draem.images import IMAGE_SUFFIXES
 
 _NOT_GOOD = ANOMALOUS | {"ground_truth", "labels", "mask", "masks", "test", "train"}
-"""Names of sub-folders that a folder of good images cannot have: learning from what they hold would spoil a model."""
+"""Names of folders that a folder of good images cannot have below it: learning from what they hold spoils a model."""
 
 
 def claims(root: Path, listing: Listing) -> bool:
-    """Whether nothing speaks against every image being good: a folder named good beside others says they are not."""
-    names = {name.lower() for name in listing.folders(root)}
-    return root.is_dir() and not (names & _NOT_GOOD or (names & GOOD and len(names) > 1))
+    """Whether nothing speaks against every image being good."""
+    return root.is_dir() and against(root, listing) is None
+
+
+def against(root: Path, listing: Listing) -> str | None:
+    """The first folder, at any depth, that says that not all images are good: by its name, or good beside others."""
+    for place in listing.tree(root):
+        names = listing.folders(place)
+        good = [name for name in names if _words(name) & GOOD]
+        speaking = [name for name in names if name.lower() in _NOT_GOOD or _words(name) & ANOMALOUS]
+        if speaking or 0 < len(good) < len(names):
+            return (place / (speaking or good)[0]).relative_to(root).as_posix()
+    return None
+
+
+def _words(name: str) -> set[str]:
+    """`ok_front` is good as `ok` is."""
+    return set(re.findall("[a-z]+", name.lower()))
 
 
 def read(root: Path, listing: Listing) -> list[Sample]:

@@ -32,10 +32,11 @@ def read(root: Path, listing: Listing) -> list[Sample]:
     held = hold_out((_tile(path) for path in _photographs(root, _FREE, listing)), _TEST_SHARE)
     for kind in _kinds(root, listing):
         defect = "good" if kind == _FREE else kind.removeprefix("MT_").lower()
+        drawn = {path.stem: path for path in listing.pictures(root / kind / "Imgs") if path.suffix.lower() == ".png"}
         for path in _photographs(root, kind, listing):
-            mask = path.with_suffix(".png")
+            mask = drawn.get(path.stem)
             to_test = defect != "good" or _tile(path) in held
-            masks = [mask] if listing.has(mask) else None
+            masks = [mask] if mask else None
             samples.append(make_sample(root, path, "test" if to_test else "train", category, defect, masks))
     return samples
 

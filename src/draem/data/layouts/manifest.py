@@ -52,7 +52,7 @@ def _sources(place: Path, listing: Listing) -> list[Path]:
 
 def _read_file(file: Path, root: Path, listing: Listing, seen: dict[Path, str]) -> Iterator[Sample]:
     category = category_of(root)
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
         where = f"{file}:{number}"
         if not line.strip():
             continue

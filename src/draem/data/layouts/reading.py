@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from draem.config import AnyLayout, Layout
 from draem.data.layouts.coco import COCO
 from draem.data.layouts.dagm import DAGM
 from draem.data.layouts.files import Listing
-from draem.data.layouts.folder import FOLDER, contents, listed
+from draem.data.layouts.folder import FOLDER, against, contents, listed
 from draem.data.layouts.kolektor import KOLEKTOR_SDD, KOLEKTOR_SDD2
 from draem.data.layouts.magnetic_tile import MAGNETIC_TILE
 from draem.data.layouts.manifest import MANIFEST
@@ -24,6 +25,8 @@ from draem.data.layouts.table import CSV
 from draem.data.layouts.visa import VISA
 from draem.data.samples import Dataset, Sample
 from draem.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 ALL = "all"
 """The category that stands for all of them."""
@@ -52,6 +55,8 @@ def read_layout(root: Path, layout: AnyLayout = "auto", category: str | None = N
     root, listing = Path(root), Listing()
     if not root.exists():
         raise DataError(f"{root}: no such folder or file")
+    if root.is_file() and root.parent.name in ("", ".."):
+        root = root.parent.resolve() / root.name  # the data set may lie above the folder that one is in
     reader, folders = _found(root, listing) if layout == "auto" else _told(root, layout, listing)
     if not folders:
         samples = reader.read(root, listing)
@@ -60,6 +65,8 @@ def read_layout(root: Path, layout: AnyLayout = "auto", category: str | None = N
         base, samples = home(root), [sample for sample in samples if sample.category in chosen]
     else:
         below = _chosen(root, reader, folders, category, several=True)
+        if category == ALL:
+            _name_left_out(root, reader, folders, listing)
         base = root if category == ALL else root / below[0]
         samples = [sample for name in below for sample in _read_below(reader, root / name, base, listing)]
     if not samples:
@@ -74,6 +81,13 @@ def _read_below(reader: Reader, place: Path, base: Path, listing: Listing) -> li
     """The samples of one category's folder, named after it and from the base on."""
     prefix = "" if place == base else f"{place.name}/"
     return [replace(s, name=f"{prefix}{s.name}", category=place.name) for s in reader.read(place, listing)]
+
+
+def _name_left_out(root: Path, reader: Reader, folders: Sequence[str], listing: Listing) -> None:
+    """Say which folders beside the categories have images, such as one that was unpacked a level too deep."""
+    for name in listing.folders(root):
+        if name not in folders and listing.has_images(root / name):
+            _log.info("left out: %s: has images, but is no %s category", root / name, reader.title)
 
 
 def _chosen(root: Path, reader: Reader, names: Sequence[str], category: str | None, *, several: bool) -> Sequence[str]:
@@ -155,8 +169,10 @@ def _not_a_folder(root: Path) -> NoReturn:
 def _unclear(root: Path, listing: Listing) -> NoReturn:
     """Say what was found, what is understood and what to do, in one line."""
     others = ", ".join(reader.title for reader in READERS[:-1])
+    place = against(root, listing) or ""
+    deep = f"; {place}/ is below" if "/" in place else ""
     raise DataError(
-        f"{root}: unclear which images are good: found {contents(root, listing)}. Give the folder that holds good "
-        "images only, or take every image as good (train: --set data.layout=folder, evaluate: --layout folder). "
+        f"{root}: unclear which images are good: found {contents(root, listing)}{deep}. Give the folder that holds "
+        "good images only, or take every image as good (train: --set data.layout=folder, evaluate: --layout folder). "
         f"Understood are a folder of good images, {MVTEC.title} ({MVTEC.tree}), {others}: see docs/layouts.md"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -22,7 +23,8 @@ def home(place: Path) -> Path:
     if place.is_dir():
         return place
     folder = place.parent
-    while folder.name == "annotations" or folder.name.startswith("realiad_json"):
+    # A CSV file or manifest speaks of what is beside it.
+    while place.suffix.lower() == ".json" and (folder.name == "annotations" or folder.name.startswith("realiad_json")):
         folder = folder.parent
     return folder
 
@@ -31,9 +33,12 @@ def head(path: Path) -> str:
     """The beginning of a text file, to see what it is; nothing where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(_HEAD).decode("utf-8-sig", "replace")
+            start = file.read(_HEAD)
     except OSError:
         return ""
+    # Spreadsheets write UTF-16 too: it is recognised here, and refused where it is read.
+    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return start.decode("utf-16" if wide else "utf-8-sig", "replace")
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ split, good images train and anomalous ones test.
 
 from __future__ import annotations
 
-import csv
+import re
 from pathlib import Path
 
 from draem.data.layouts.files import Listing
@@ -21,6 +21,8 @@ from draem.data.samples import Sample
 from draem.errors import DataError
 
 _COLUMNS = frozenset({"path", "split", "label", "mask", "defect", "category"})
+_IMAGES = frozenset({"file", "file_name", "filename", "image", "image_path", "img", "name"})
+"""What others call the path: near enough to be asked about."""
 
 
 def claims(place: Path, listing: Listing) -> bool:
@@ -55,12 +57,13 @@ def _sources(place: Path, listing: Listing) -> list[Path]:
 
 
 def _is_ours(file: Path) -> bool:
-    """`path`, or two other columns: a header that is nearly right is to be mended, not passed over."""
-    try:
-        names = {name.strip().lower() for name in next(csv.reader(head(file).splitlines()[:1]), [])}
-    except csv.Error:
-        return False
-    return "path" in names or len(names & _COLUMNS) > 1
+    """`path`, or two other columns: a header that is nearly right is to be mended, not passed over.
+
+    So is one separated by semicolons or tabs, as spreadsheets write them, or one with names of its own for the image.
+    """
+    header = head(file).partition("\n")[0]
+    names = {name.strip(' \r"').lower() for name in re.split("[,;\t]", header)}
+    return "path" in names or len(names & _COLUMNS) > 1 or bool(names & {"label", "mask"} and names & _IMAGES)
 
 
 def _split(word: str, good: bool, where: str) -> Split:
