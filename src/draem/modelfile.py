@@ -77,7 +77,8 @@ class Header(BaseModel):
     config: Config
     channels: int = 3
     colour_order: Literal["RGB", "grey", "stack"] = "RGB"
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[Literal[0], Literal[1]] = (0, 1)
+    """Of what the network takes; those of files are `config.data.value_range`."""
     region: None = None
     """Region of interest: the whole image. A file that states another one is refused, since it would not be heeded."""
     thresholds: Thresholds | None = None

@@ -84,7 +84,7 @@ def _quantised(raw: NDArray[Any], wanted: PixelFormat, name: str) -> NDArray[Any
         low, high = wanted.value_range or (0, np.iinfo(raw.dtype).max)
         return np.asarray(_table(raw.dtype.str, low, high, wanted.depth)[raw])
     if not np.issubdtype(raw.dtype, np.floating):
-        raise ImageError(f"{name}: {raw.dtype} pixels are not understood: save it with 8 or 16 bits, unsigned")
+        raise ImageError(f"{name}: {raw.dtype} pixels are not understood: 8 or 16 bits without a sign, or floats, are")
     least, most = float(raw.min()), float(raw.max())
     low, high = wanted.value_range or (0.0, 1.0)
     # Both are also true of values that are not numbers.

@@ -57,6 +57,10 @@ def _channels(value: Any) -> Any:
     return value
 
 
+RawValue = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""Of a pixel in a file; bounded, so that differences stay within a float's range."""
+
+
 class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
@@ -68,7 +72,7 @@ class DataConfig(Section):
     """Of the network: 1 grey, 3 RGB, else a stack's; `auto`: 1 if all good images are grey, their number for stacks."""
     depth: Literal["auto", 8, 16] = "auto"
     """Bits of one channel that are kept; `auto`: 16 if any good image has more than 8."""
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[RawValue, RawValue] | None = None
     """Raw values that become black and white, such as 0, 4095 for 12 bits in 16; none: all that the type holds."""
     fit: Literal["resize", "letterbox"] = "resize"
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge."""

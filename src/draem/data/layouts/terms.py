@@ -14,10 +14,11 @@ from draem.errors import DataError
 
 Split = Literal["train", "test"]
 
-GOOD = frozenset({"good", "normal", "ok"})
+GOOD = frozenset({"good", "negative", "negatives", "normal", "ok", "pass"})
 ANOMALOUS = frozenset(
     {"abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "damaged", "defect", "defective", "defects"}
-    | {"faulty", "ko", "ng", "nok", "not_good", "not_ok", "reject", "rejected"}
+    | {"faulty", "ko", "ng", "nok", "not_good", "not_ok", "positive", "positives"}
+    | {"fail", "failed", "reject", "rejected", "scrap"}
 )
 DEFECT = "defect"
 """The type of defects that a data set gives no type."""
