@@ -80,8 +80,8 @@ def components(folder: Path) -> Iterator[tuple[str, SimulationConfig]]:
         yield name, SimulationConfig.model_validate({"clean_share": 0.0, **folders, **weights})
     blended = {"masks": no_mask | {"rectangle": 1.0}, "sources": no_source | {"patch": 1.0}, "gradient_share": 1.0}
     yield "patch, blended", SimulationConfig.model_validate({"clean_share": 0.0, **blended})
-    yield "default", SimulationConfig(clean_share=0.0)
-    yield "studio", Config.resolve("fast", STUDIO).simulation.model_copy(update={"clean_share": 0.0})
+    yield "default, none clean", SimulationConfig(clean_share=0.0)
+    yield "studio, none clean", Config.resolve("fast", STUDIO).simulation.model_copy(update={"clean_share": 0.0})
 
 
 def measure_components(repeats: int) -> list[dict[str, object]]:

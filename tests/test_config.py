@@ -173,6 +173,7 @@ def test_a_number_is_a_square_and_a_range() -> None:
     config = Config.resolve("fast", None, {"data.size": 64, "simulation.beta": 0.5, "simulation.rotation": "full"})
     assert config.data.size == (64, 64)
     assert config.simulation.beta == (0.5, 0.5)
+    assert Config.resolve("fast", None, {"simulation.count": 3}).simulation.count == (3, 3)
     assert config.simulation.rotation == ROTATIONS["full"]
 
 
@@ -237,6 +238,9 @@ def test_sections_do_not_change() -> None:
         ("simulation: {mask_threshold: .nan}", "mask_threshold"),
         ("simulation: {lattice: [5, 0]}", "lattice"),
         ("simulation: {lattice: 3}", "lattice"),
+        ("simulation: {count: 0}", "count.0: Input should be greater than or equal to 1 (got 0)"),
+        ("simulation: {region: 1}", "region: everywhere, foreground, or the path of a mask image (got 1)"),
+        ("simulation: {region: }", "region: everywhere, foreground, or the path of a mask image (got None)"),
         ("simulation: {rotation: diagonal}", "none, slight, full"),
         ("simulation: {rotation: 5}", "rotation"),
         ("simulation: {augmentations: []}", "augmentations_drawn"),
@@ -328,6 +332,13 @@ def test_numbers_read_alike_in_file_and_setting(tmp_path: Path) -> None:
     assert Config.resolve("fast", file) == Config.resolve(
         "fast", None, dict([parse_setting("training.images=1e4"), parse_setting("training.learning_rate=1e-3")])
     )
+
+
+def test_folders_that_are_given_are_drawn_from() -> None:
+    given = Config.resolve("fast", None, {"simulation.crops": "own", "simulation.textures": "dtd"}).simulation
+    assert {kind for kind, weight in given.source_weights.items() if weight} == {"folder", "crops"}
+    shown = Config.resolve("fast", None, {"simulation.crops": "own", "simulation.sources.crops": 0}).simulation
+    assert {kind for kind, weight in shown.source_weights.items() if weight} == {"procedural"}
 
 
 def test_the_studios_configuration_mixes_every_kind() -> None:

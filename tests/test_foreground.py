@@ -161,8 +161,9 @@ def test_a_doubtful_image_counts_whole(tmp_path: Path) -> None:
     bank, config = bank_of(tmp_path)
     regions = Regions.of(bank, "foreground", config)
     assert regions is not None
-    assert regions.masks is not None
-    assert regions.masks.all((1, 2)).tolist() == [False] * 6 + [True] * 2
+    masks = regions.masks(np.arange(8))
+    assert masks is not None
+    assert masks.all((1, 2)).tolist() == [False] * 6 + [True] * 2
     assert "everywhere on 2 of 8 images" in str(regions)
 
 
@@ -186,10 +187,26 @@ def test_a_mask_image_is_fitted_as_the_images_are(tmp_path: Path) -> None:
         bank, config = bank_of(tmp_path / "images", 32, fit=fit)
         regions = Regions.of(bank, mask, config)
         assert regions is not None
-        assert regions.masks is not None
+        masks = regions.masks(np.arange(len(bank)))
+        assert masks is not None
         expected = np.zeros((1, 32, 32), np.bool_)
         expected[0, rows, 16:] = True
-        np.testing.assert_array_equal(regions.masks, expected)
+        np.testing.assert_array_equal(masks, expected)
+
+
+def test_regions_take_a_bit_a_pixel(tmp_path: Path) -> None:
+    bank, config = bank_of(parts(tmp_path), 23)  # whose pixels do not fill the last byte
+    regions = Regions.of(bank, "foreground", config)
+    assert regions is not None
+    assert regions.packed is not None
+    assert regions.packed.nbytes == len(bank) * 67
+    masks = regions.masks(np.array([3, 1]))
+    assert masks is not None
+    for mask, place in zip(masks, (3, 1), strict=True):
+        np.testing.assert_array_equal(mask, find_foreground(bank[place][0]).mask)
+    every = regions.masks(np.arange(len(bank)))
+    assert every is not None
+    assert f"{every.mean():.0%} of the image" in str(regions)
 
 
 def test_mask_images_that_cannot_serve(tmp_path: Path) -> None:

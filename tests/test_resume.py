@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from draem import verbs
+from draem.config import MaskWeights
 from draem.errors import DataError, ModelFileError
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.images import write_image
@@ -203,6 +204,23 @@ def test_broken_off_between_two_steps(parts: Path, tmp_path: Path, step: int, se
     train(parts, tmp_path / "unbroken", settings)
     break_off(parts, tmp_path / "broken", settings, step)
     assert read_record(tmp_path / "broken" / CHECKPOINT)[0]["step"] == step
+    train(parts, tmp_path / "broken", settings, resume=True)
+    assert_equal_runs(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_every_kind_of_anomaly_within_a_region(parts: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[4:28, 8:30] = 255
+    write_image(tmp_path / "region.png", pixels)
+    settings = {
+        "simulation.region": str(tmp_path / "region.png"),
+        "simulation.masks": dict.fromkeys(MaskWeights.model_fields, 1.0),
+        "simulation.sources": {"patch": 1.0, "deform": 1.0, "blur": 1.0, "missing": 1.0, "flat": 1.0},
+        "simulation.gradient_share": 0.5,
+        "simulation.rotation": "full",
+    }
+    train(parts, tmp_path / "unbroken", settings)
+    break_off(parts, tmp_path / "broken", settings, 5)
     train(parts, tmp_path / "broken", settings, resume=True)
     assert_equal_runs(tmp_path / "broken", tmp_path / "unbroken")
 

@@ -79,6 +79,16 @@ def test_three_ways_to_say_what_the_defect_is(tmp_path: Path) -> None:
     assert not by_alpha[16:].any()
 
 
+@pytest.mark.parametrize("name", ["a_mask.PNG", "a_MASK.png", "a_Mask.BMP"])
+def test_a_masks_name_in_any_case(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.png", colours(20, 24))
+    encoded, mask = cv2.imencode(Path(name).suffix.lower(), disc(20, 24))
+    (tmp_path / name).write_bytes(mask.tobytes())
+    crops = Crops(tmp_path, SIZE)
+    assert encoded
+    np.testing.assert_array_equal(crops.pixels[:, 3].numpy(), [disc(20, 24)[2:18, 2:22]])
+
+
 def test_what_cannot_be_used_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "good.png", colours(10, 10))
     write(tmp_path / "empty.png", colours(10, 10), np.zeros((10, 10), np.uint8))

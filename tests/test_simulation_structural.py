@@ -231,6 +231,11 @@ def test_blur_is_out_of_focus_or_a_smear() -> None:
     assert down[focus].max() < 129 * 0.04 * 1.01
 
 
+def test_a_white_image_stays_within_white() -> None:
+    white = torch.ones(40, 1, 64, 256)
+    assert STRUCTURAL["blur"](white, white, sample_keys(1, 2, torch.arange(40))).max() == 1.0
+
+
 # ------------------------------------------------------------------------------------------------- missing, membranes
 
 

@@ -339,6 +339,13 @@ def test_init_from_another_network_says_which(finished: tuple[Path, Detector], p
             settings={"network.discriminative_width": 5},
             init=finished[0] / "model.safetensors",
         )
+    with pytest.raises(ConfigError, match=r"its network is 4/4 \(aligned .* 4/4 \(discriminative alone, aligned"):
+        train(
+            parts,
+            tmp_path / "alone",
+            settings={"network.parts": "discriminative"},
+            init=finished[0] / "model.safetensors",
+        )
     with pytest.raises(ModelFileError, match=r"nowhere\.safetensors"):
         train(parts, tmp_path / "other", init=tmp_path / "nowhere.safetensors")
 

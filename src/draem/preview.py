@@ -118,11 +118,15 @@ def _beside(out: Path, part: str) -> Path:
 
 def _region_sheet(bank: ImageBank, regions: Regions, count: int) -> NDArray[np.uint8]:
     """The images of the samples with the region outlined, and how clearly it stands out."""
-    rows, captions = [], []
-    for place in range(min(count, len(bank))):
-        mask = np.ones(bank.size, np.bool_) if regions.masks is None else regions.masks[place]
-        rows.append([overlay(view(bank[place][0]), np.zeros(bank.size), mask), mask])
-        captions.append(f"quality {regions.qualities[place]:.2f}")
+    places = np.arange(min(count, len(bank)))
+    masks = regions.masks(places)
+    if masks is None:
+        masks = np.ones((len(places), *bank.size), np.bool_)
+    rows = [
+        [overlay(view(bank[place][0]), np.zeros(bank.size), mask), mask]
+        for place, mask in zip(places.tolist(), masks, strict=True)
+    ]
+    captions = [f"quality {quality:.2f}" for quality in regions.qualities[places]]
     return sheet(rows, ("image", "region"), captions, cell=(192, 192))
 
 

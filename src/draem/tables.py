@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,8 +106,8 @@ def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Tabl
     """Real defects among simulated ones: by type, by feature; the reasons, and the `most` that are farthest outside."""
     kinds = Table("defect", *_right("defects", "covered"), "why not", title=escape(title), title_justify="left")
     for kind, (count, share) in coverage.by_kind().items():
-        kinds.add_row(escape(kind), str(count), f"{share:.0%}", _reasons(coverage, kind))
-    kinds.add_row("all", str(len(coverage.real)), f"{coverage.share:.0%}", "", style="bold")
+        kinds.add_row(escape(kind), str(count), _percent(share), _reasons(coverage, kind))
+    kinds.add_row("all", str(len(coverage.real)), _percent(coverage.share), "", style="bold")
     features = Table("feature", *_right("99 % of the simulated", "real ones below", "above"))
     for feature, spread in coverage.spreads.items():
         reach = f"{spread.low:.3g} to {spread.high:.3g}"
@@ -122,6 +123,11 @@ def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Tabl
     for word, setting in dict.fromkeys((one.reasons[0].word, one.advice()) for one in coverage.outsiders):
         advice.add_row(word, setting)
     return [kinds, features, outside, advice]
+
+
+def _percent(share: float) -> str:
+    """Whole percents, rounded down: 100 % is all of them."""
+    return f"{math.floor(share * 100 + 1e-9)}%"
 
 
 def _reasons(coverage: Coverage, kind: str) -> str:

@@ -58,6 +58,13 @@ def _pair(value: Any) -> Any:
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 
 
+def _place(value: Any) -> Any:
+    """A word or a path; what is neither has one line that says so, not one for each type it might have been."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("everywhere, foreground, or the path of a mask image")
+    return value
+
+
 Weight = Annotated[float, Field(ge=0.0)]
 
 MaskKind = Literal["perlin", "rectangle", "scar", "scratch", "blob", "crack", "chip", "stain"]
@@ -102,8 +109,8 @@ class SourceWeights(Section):
     """The image, out of focus."""
     missing: Weight = 0.0
     """The surroundings, drawn over what is there: missing material or parts."""
-    crops: Weight = 0.0
-    """Your own defects, cut out, from the folder `simulation.crops`; they bring their own masks."""
+    crops: Weight | None = None
+    """Your own defects, cut out, with their own masks, from `simulation.crops`; none: 1 where it is given."""
 
 
 class SimulationConfig(Section):
@@ -113,11 +120,13 @@ class SimulationConfig(Section):
     """Share of samples that stay normal, with an empty mask."""
     masks: MaskWeights = MaskWeights()
     """Where: the weight of each kind of mask."""
-    count: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] = (1, 1)
+    count: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]], BeforeValidator(_pair)
+    ] = (1, 1)
     """How many shapes a mask has, both included; Perlin masks and stains have what they have."""
     area: Annotated[tuple[float, float], BeforeValidator(_pair)] | None = None
     """Share of the image that a mask covers, every octave between the two as likely; none: as each kind comes."""
-    region: Literal["everywhere", "foreground"] | Path = "everywhere"
+    region: Annotated[Literal["everywhere", "foreground"] | Path, BeforeValidator(_place)] = "everywhere"
     """Anomalies lie everywhere, on the part alone (found without a network), or where a mask image is white."""
     mask_threshold: Range = (0.5, 0.5)
     """Perlin noise above this is anomalous; two numbers: drawn uniformly for each sample."""
@@ -154,10 +163,10 @@ class SimulationConfig(Section):
 
     @property
     def source_weights(self) -> dict[SourceKind, float]:
-        """The weight of each kind of source, with what `textures` decides."""
+        """The weight of each kind of source, with what `textures` and `crops` decide."""
         weights: dict[SourceKind, float] = self.sources.model_dump()  # type: ignore[assignment]
         given = self.textures is not None
-        for kind, default in (("procedural", not given), ("folder", given)):
+        for kind, default in (("procedural", not given), ("folder", given), ("crops", self.crops is not None)):
             weights[kind] = float(default) if weights[kind] is None else weights[kind]  # type: ignore[index]
         return weights
 

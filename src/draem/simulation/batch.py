@@ -23,6 +23,5 @@ def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor
 
 def load_regions(regions: Regions | None, indices: Tensor, device: torch.device) -> Tensor | None:
     """Regions of these images on the device, B×1×H×W float32, 1 inside, else 0; None: everywhere."""
-    if regions is None or regions.masks is None:
-        return None
-    return to_device(torch.from_numpy(regions.masks[indices.numpy()]), device)[:, None].float()
+    masks = None if regions is None else regions.masks(indices.numpy())
+    return None if masks is None else to_device(torch.from_numpy(masks), device)[:, None].float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 from pathlib import Path
 
 import cv2
@@ -38,9 +39,12 @@ class Crops:
                 f"{folder}: no such folder of crops: give one in simulation.crops, or set sources.crops to 0"
             )
         images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        masks = {path for path in images if path.stem.endswith(_MASK)}
+        # Cameras and other systems write .PNG and _MASK.
+        marked = [path.stem.lower().endswith(_MASK) for path in images]
+        masks = {path.parent / path.stem[: -len(_MASK)]: path for path in compress(images, marked)}
+        paths = [path for path, is_mask in zip(images, marked, strict=True) if not is_mask]
         with ThreadPoolExecutor() as pool:
-            read = list(pool.map(lambda path: _crop(path, size), [path for path in images if path not in masks]))
+            read = list(pool.map(lambda path: _crop(path, masks.get(path.with_suffix("")), size), paths))
         crops = [crop for crop in read if crop is not None]
         if not crops:
             raise DataError(
@@ -80,10 +84,10 @@ class Crops:
         return mask if inside is None else mask * inside, source.clamp_(0.0, 1.0)
 
 
-def _crop(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+def _crop(path: Path, mask: Path | None, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """One crop, h×w×4 uint8 RGB and opacity, cut to what is to be seen; none if it cannot be used."""
     try:
-        image, opacity = read_image(path), _opacity(path)
+        image, opacity = read_image(path), _opacity(path, mask)
     except ImageError as error:
         _log.warning("crop skipped: %s", error)
         return None
@@ -100,12 +104,10 @@ def _crop(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     return _fitted(np.dstack((image[box], opacity[box])), size)
 
 
-def _opacity(path: Path) -> NDArray[np.uint8] | None:
+def _opacity(path: Path, mask: Path | None) -> NDArray[np.uint8] | None:
     """What of a readable image is the defect, H×W uint8, by the mask beside it or its alpha; none: no word of it."""
-    for suffix in IMAGE_SUFFIXES:
-        mask = path.with_name(f"{path.stem}{_MASK}{suffix}")
-        if mask.is_file():
-            return read_mask(mask).astype(np.uint8) * np.uint8(255)
+    if mask is not None:
+        return read_mask(mask).astype(np.uint8) * np.uint8(255)
     pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim < 3 or pixels.shape[2] < 4:
         return None

@@ -68,7 +68,7 @@ class Simulator:
         self.channels = channels
         self.device = torch.device(device)
         self.foreign = open_sources(config, size, channels)
-        if config.crops is not None and config.sources.crops:
+        if config.crops is not None and config.source_weights["crops"]:
             self.crops = Crops(config.crops, size, channels)
         # A CPU works fastest on what stays in its cache; an accelerator on everything at once.
         self._at_once = _CPU_CHUNK if self.device.type == "cpu" else sys.maxsize

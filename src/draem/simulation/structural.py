@@ -150,7 +150,7 @@ def blur(normal: Tensor, mask: Tensor, keys: Tensor) -> Tensor:
     way = draws[:, 1]
     down = torch.where(way < 0.25, 0.2, torch.where(way < 0.5, 2.0 * sigma, sigma))
     across = torch.where(way < 0.25, 2.0 * sigma, torch.where(way < 0.5, 0.2, sigma))
-    return gaussian(normal, down, across)
+    return gaussian(normal, down, across).clamp_(max=1.0)  # weights sum to 1 up to rounding
 
 
 def gaussian(images: Tensor, down: Tensor, across: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from draem.config import Config, DataConfig
+from draem.config import Config, DataConfig, NetworkConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
@@ -239,6 +239,12 @@ def _write_record(out: Path, config: Config, split: Split) -> None:
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
+def _in_words(network: NetworkConfig) -> str:
+    parts = "" if network.parts == "both" else f"{network.parts} alone, "
+    widths = f"{network.reconstructive_width}/{network.discriminative_width}"
+    return f"{widths} ({parts}aligned corners {network.aligned_corners})"
+
+
 def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
     """Those of the model in `training.init`; none for random ones."""
     init = config.training.init
@@ -248,9 +254,8 @@ def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
     if header.config.network != config.network:
         theirs, ours = header.config.network, config.network
         raise ConfigError(
-            f"--init {init}: its network is {theirs.reconstructive_width}/{theirs.discriminative_width} "
-            f"(aligned corners {theirs.aligned_corners}), this run's is {ours.reconstructive_width}/"
-            f"{ours.discriminative_width} (aligned corners {ours.aligned_corners}); choose --preset or network.* alike"
+            f"--init {init}: its network is {_in_words(theirs)}, this run's is {_in_words(ours)}; choose --preset or "
+            "network.* alike"
         )
     theirs_takes, ours_takes = header.channels, config.data.pixel_format.channels
     if theirs_takes != ours_takes:

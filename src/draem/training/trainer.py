@@ -110,7 +110,10 @@ class Trainer:
 
     def _regions(self, bank: ImageBank | None) -> Regions | None:
         """Where simulated anomalies lie on the images of a bank."""
-        return None if bank is None else Regions.of(bank, self.config.simulation.region, self.config.data)
+        if bank is None:
+            return None
+        with self.log.counted("look for the part") as progress:
+            return Regions.of(bank, self.config.simulation.region, self.config.data, progress)
 
     def _report(self, rate: float) -> None:
         """At the steps for it: losses, validation, a row of the history."""
