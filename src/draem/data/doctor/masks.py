@@ -17,8 +17,8 @@ from draem.data.doctor.tails import limits
 _NEARLY_ALL = 0.95
 _FITS_BETTER = 0.05
 _SURELY = 2.4
-_FITS_BADLY = 0.35
-_STRANGER = 1.3
+_FITS_BADLY = 0.25
+_STRANGER = 1.5
 _FEWEST = 5
 """Masks from which the whole set's can be judged."""
 _KNOWN = 20
