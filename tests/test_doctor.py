@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,21 @@ from draem.data.doctor.findings import CHECKS, Finding, Report, in_order
 from draem.data.layouts import read_layout
 from draem.images import read_image
 
-SURFACE = {"mask shifted": "woven"}
-"""Scratches run through brushed metal from side to side, so that a shifted mask still finds some of one."""
+SURFACE = {
+    "mirrored": "printed",
+    "turned by 180°": "printed",
+    "mask shifted": "woven",
+    "stain on a good image": "woven",
+}
+"""Where a fault can be seen: brushed metal has no upside, and varies widely. All others are planted on it."""
 
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Rendered data sets without a fault, by surface; not to be changed."""
     out = tmp_path_factory.mktemp("sound")
-    sizes = {"size": 96, "train": 16, "test_good": 6, "test_defect": 2}
-    return {name: render_demo(out, name, **sizes)[0] for name in ("woven", "brushed_metal", "printed")}
+    sizes = {"size": 64, "train": 20, "test_good": 6, "test_defect": 2}
+    return {name: render_demo(out, name, seed=1, **sizes)[0] for name in ("woven", "brushed_metal", "printed")}
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +48,7 @@ def listing(root: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_sound_sets_are_sound(before: dict[str, tuple[Finding, ...]]) -> None:
     for name, findings in before.items():
-        # Sixteen images to train on are few, and that is all there is to say.
-        assert {finding.check for finding in findings} == {"few images"}, name
+        assert not findings, name
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -55,8 +60,8 @@ def test_planted_fault_is_found(
     after = diagnose(root)
     assert is_found(fault, touched, before[surface], after)
     assert not is_found(fault, touched, before[surface], before[surface]), "of the sound set nothing like it is said"
-    # What a fault says elsewhere is about the same images, or about the set.
-    assert all(not finding.names or touched & set(finding.names) for finding in after)
+    # What must be fixed is what was planted; a warning about another image may rightly come up, as the set is another.
+    assert all(not finding.names or touched & set(finding.names) for finding in after if finding.severity == "error")
 
 
 def test_there_are_faults_for_every_check() -> None:
@@ -65,9 +70,9 @@ def test_there_are_faults_for_every_check() -> None:
 
 
 def test_files_stay_as_they_are(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
-    root, _ = plant(sound["woven"], next(fault for fault in FAULTS if fault.check == "exact leak"), tmp_path / "in")
+    root, _ = plant(sound["woven"], next(fault for fault in FAULTS if fault.check == "exact leak"), tmp_path)
     was = listing(root)
-    run_cli("check", root, "--html", tmp_path / "out" / "page.html", "--write-csv", tmp_path / "out" / "list.csv")
+    run_cli("check", root, "--html", tmp_path / "page.html", "--write-csv", tmp_path / "list.csv")
     assert listing(root) == was
 
 
@@ -76,14 +81,14 @@ def test_an_error_is_exit_code_1_and_a_warning_is_not(
 ) -> None:
     clean = run_cli("check", sound["woven"], "--json")
     said = json.loads(clean.out.splitlines()[-1])
-    assert (clean.code, said["must_fix"], said["found"]) == (0, False, {"error": 0, "warning": 1, "note": 0})
+    assert (clean.code, said["must_fix"], said["found"]) == (0, False, {"error": 0, "warning": 0, "note": 0})
     fault = next(fault for fault in FAULTS if fault.name == "file cut off")
     root, touched = plant(sound["woven"], fault, tmp_path)
     broken = run_cli("check", root, "--json")
     said = json.loads(broken.out.splitlines()[-1])
     assert (broken.code, said["must_fix"]) == (1, True)
     assert [finding["names"] for finding in said["findings"] if finding["severity"] == "error"] == [list(touched)]
-    assert said["images"] == {"test anomalous": 6, "test good": 6, "train good": 16}
+    assert said["images"] == {"test anomalous": 8, "test good": 6, "train good": 20}
 
 
 def test_the_cleaned_list_is_a_sound_data_set(
@@ -96,11 +101,12 @@ def test_the_cleaned_list_is_a_sound_data_set(
     for seed, fault in enumerate(faults[1:], start=1):
         touched |= {str(path.relative_to(root)) for path in fault.plant(Tree(root, np.random.default_rng(seed)))}
     whole = read_layout(root)
-    written = tmp_path / "lists" / "passed.csv"
+    written = tmp_path / "passed.csv"
     assert run_cli("check", root, "--write-csv", written).code == 1
     cleaned = read_layout(written)
     report = check_dataset(cleaned)
     assert not report.must_fix
+    # Of 20 images to train on two are gone, so that they are few.
     assert {finding.check for finding in report.findings} == {"few images"}
     left_out = {sample.path.resolve() for sample in whole.samples} - {one.path.resolve() for one in cleaned.samples}
     # Of the two pairs of copies one each is left out; the one in test is kept.
@@ -108,7 +114,7 @@ def test_the_cleaned_list_is_a_sound_data_set(
     assert not any(path.name.startswith("copy") and path.parent.parent.name == "test" for path in left_out)
     with written.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert sum(row["mask"] != "" for row in rows) == sum(row["label"] == "anomalous" for row in rows) == 5
+    assert sum(row["mask"] != "" for row in rows) == sum(row["label"] == "anomalous" for row in rows) == 7
 
 
 def test_a_folder_of_good_images(sound: dict[str, Path], tmp_path: Path) -> None:
@@ -119,22 +125,30 @@ def test_a_folder_of_good_images(sound: dict[str, Path], tmp_path: Path) -> None
     report = check_dataset(read_layout(folder))
     assert [(finding.check, finding.names) for finding in report.findings] == [
         ("unreadable", ("a<b>.png",)),
-        ("few images", ()),
     ]
 
 
-def test_each_category_is_measured_by_itself(sound: dict[str, Path], run_cli: Callable[..., Outcome]) -> None:
-    root = sound["woven"].parent
-    told = run_cli("check", root, "--category", "all", "--json")
-    said = json.loads(told.out.splitlines()[-1])
-    assert {finding["check"] for finding in said["findings"]} == {"few images"}
-    assert sorted(finding["message"].split(":")[0] for finding in said["findings"]) == [
-        "brushed_metal",
-        "printed",
-        "woven",
-    ]
-    assert run_cli("check", root).code == 1, "several categories, and none named"
-    assert run_cli("check", root, "--category", "printed").code == 0
+def test_each_category_is_measured_by_itself(
+    sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    """Cloth and metal do not look alike, and that is no fault; what is said of a whole category names it."""
+    few = next(fault for fault in FAULTS if fault.name == "few images")
+    for surface in ("woven", "brushed_metal"):
+        plant(
+            sound[surface], replace(few, plant=few.plant if surface == "woven" else lambda tree: []), tmp_path / "two"
+        )
+    said = json.loads(run_cli("check", tmp_path / "two", "--category", "all", "--json").out.splitlines()[-1])
+    assert [finding["message"][:7] for finding in said["findings"]] == ["woven: "]
+    assert run_cli("check", tmp_path / "two").code == 1, "several categories, and none named"
+    assert run_cli("check", tmp_path / "two", "--category", "woven").code == 1
+    assert run_cli("check", tmp_path / "two", "--category", "brushed_metal").code == 0
+
+
+def test_a_list_lies_above_its_images(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    told = run_cli("check", sound["woven"], "--write-csv", tmp_path / "elsewhere" / "list.csv")
+    assert told.code == 1
+    assert "must lie above its images" in told.err
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_hostile_names_and_pages(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:

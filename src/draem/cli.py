@@ -72,7 +72,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look for what is wrong with a data set; exit code 1 when something must be fixed. No image is touched."""
-    from draem.data.doctor.cleaned import write_cleaned
+    from draem.data.doctor.cleaned import refuse_outside, write_cleaned
     from draem.data.doctor.examine import check_dataset
     from draem.data.doctor.page import write_check_page
     from draem.pages import environment
@@ -81,6 +81,8 @@ def check(
     if html:
         environment()  # what is missing is said before the work
     dataset = _dataset(data, layout, category)
+    if write_csv:
+        refuse_outside(write_csv, dataset)
     with counted("check") as progress:
         report = check_dataset(dataset, progress, unused=category in (None, "all"))
     if report.findings:

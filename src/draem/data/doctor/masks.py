@@ -16,11 +16,13 @@ from draem.data.doctor.tails import limits
 
 _NEARLY_ALL = 0.95
 _FITS_BETTER = 0.05
-_MOST = 0.75
-_FITS_BADLY = 0.35
-_STRANGE = 0.95
+_SURELY = 2.4
+_FITS_BADLY = 0.25
+_STRANGER = 1.5
 _FEWEST = 5
 """Masks from which the whole set's can be judged."""
+_KNOWN = 20
+"""Good images from which single masks can be judged."""
 
 _TURNS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "mirrored left to right": lambda mask: mask[:, ::-1],
@@ -68,8 +70,8 @@ def check_alignment(images: Sequence[Facts]) -> Iterator[Finding]:
     """Masks of one category that mark what looks good, while what they should mark lies elsewhere.
 
     The whole set: would the masks fit clearly better turned or mirrored? Then one by one: how much of what the same
-    mask would find at its best place does it find where it is? An image counts only where that best place is stranger
-    than in nearly all good images.
+    mask would find at its best place does it find where it is? An image counts only where that best place is much
+    stranger than any place in the good images.
     """
     good = [facts for facts in images if facts.good and facts.look]
     masked = [facts for facts in images if not facts.good and facts.look and _usable(facts.mask)]
@@ -84,13 +86,15 @@ def check_alignment(images: Sequence[Facts]) -> Iterator[Finding]:
         names = tuple(facts.name for facts in masked)
         yield Finding("mask misaligned", "warning", names, told, "turn the masks, or export them again")
         return
+    if len(good) < _KNOWN:
+        return
     fits = [fit(distances, mask) for distances, mask in zip(maps, masks, strict=True)]
     shares = np.array([here / best if best > 0 else 1.0 for here, best in fits])
     lowest = min(_FITS_BADLY, limits(shares, 0.0)[0] if len(shares) >= _FEWEST else _FITS_BADLY)
     suspects = [row for row, share in enumerate(shares) if share < lowest]
     usual = [_smooth(distances) for distances in evidence.maps(good[:: max(1, len(good) // 200)])] if suspects else []
     for row in suspects:
-        if fits[row][1] > np.quantile([fit(distances, masks[row])[1] for distances in usual], _STRANGE):
+        if fits[row][1] > _STRANGER * max(fit(distances, masks[row])[1] for distances in usual):
             told = "the mask marks what looks good; something else in the image does not"
             advice = "compare image and mask: it may belong to another image, or be shifted"
             yield Finding("mask misaligned", "warning", (masked[row].name,), told, advice)
@@ -124,7 +128,7 @@ def _one(facts: Facts, mask: MaskFacts) -> Iterator[Finding]:
     elif not facts.good and mask.share == 0:
         yield found("mask empty", "an anomalous image with a mask that marks nothing", "mark the anomaly, or remove it")
     elif not facts.good and _inverted(mask):
-        told = f"the mask marks {mask.share:.1%}, the image's border included: it looks inverted"
+        told = f"the mask marks {mask.share:.1%}, most of the border too: it looks inverted"
         yield Finding("mask inverted", "warning", (facts.name,), told, "255 is anomalous, 0 is good: swap them")
 
 
@@ -137,7 +141,7 @@ def _inverted(mask: MaskFacts) -> bool:
     if mask.cells is None or mask.share < 0.5:
         return False
     border = np.concatenate([mask.cells[0], mask.cells[-1], mask.cells[:, 0], mask.cells[:, -1]])
-    return mask.share > _NEARLY_ALL or bool(mask.share < 1 and border.mean() > 0.99)
+    return mask.share > _NEARLY_ALL or bool(mask.share < 1 and border.mean() > 0.8)
 
 
 def _usable(mask: MaskFacts | None) -> bool:
@@ -162,7 +166,9 @@ def _turned(maps: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.floa
         for name, turn in _TURNS.items()
     }
     best = max(gains, key=lambda name: float(np.median(gains[name])))
-    return best if np.quantile(gains[best], 1 - _MOST) > 0 and np.median(gains[best]) > _FITS_BETTER else None
+    # A sign test: by chance half of them would fit better.
+    surely = np.mean(np.sign(gains[best])) * np.sqrt(len(masks)) > _SURELY
+    return best if surely and np.median(gains[best]) > _FITS_BETTER else None
 
 
 def _inside(distances: NDArray[np.float32], mask: NDArray[np.float32]) -> float:

@@ -35,6 +35,8 @@ class Look:
     """Largest minus smallest value of any channel: 0 is one plain colour."""
     sharpness: float
     """Logarithm of fine against coarse detail: falls when the picture is blurred, whatever its contrast."""
+    sharpness_halved: float
+    """The same at half the resolution: what is far out of focus has little to lose at the full one."""
     grain: float
     """Which way stripes run: -1 down the columns, 1 along the rows, 0 neither."""
     cells: NDArray[np.float16]
@@ -66,6 +68,7 @@ def measure(image: NDArray[np.uint8]) -> Look:
     colour = cv2.mean(image)
     picture = working(image)
     small = np.asarray(cv2.resize(_grey(picture), (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    halved = max(1, grey.shape[1] // 2), max(1, grey.shape[0] // 2)
     return Look(
         size=(image.shape[0], image.shape[1]),
         colour=(colour[0], colour[1], colour[2]),
@@ -74,6 +77,7 @@ def measure(image: NDArray[np.uint8]) -> Look:
         white=float(histogram[253:].sum()),
         extent=_extent(image),
         sharpness=sharpness(grey),
+        sharpness_halved=sharpness(np.asarray(cv2.resize(grey, halved, interpolation=cv2.INTER_AREA), np.uint8)),
         grain=grain(small),
         cells=cells(picture),
         small=small,

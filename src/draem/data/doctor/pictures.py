@@ -14,7 +14,7 @@ from draem.data.doctor.findings import Finding
 from draem.data.doctor.measures import MEAN, Look
 from draem.data.doctor.tails import limits, medians
 
-FEWEST = 8
+FEWEST = 16
 """Good images from which outliers can be told."""
 
 
@@ -30,14 +30,14 @@ class _Measure(NamedTuple):
 
 
 _LIGHT = "take it again under the usual light and exposure, or remove it"
+_FOCUS = "take it again in focus, or remove it"
 MEASURES = (
     _Measure("exposure", lambda look: np.log(look.brightness + 4), 0.15, "much darker", "much brighter", _LIGHT),
     _Measure("exposure", lambda look: np.log(look.contrast + 1), 0.3, "much flatter", None, _LIGHT),
     _Measure("exposure", lambda look: look.white, 0.1, None, "far more burnt-out (white) pixels", _LIGHT),
     _Measure("exposure", lambda look: look.black, 0.1, None, "far more drowned (black) pixels", _LIGHT),
-    _Measure(
-        "focus", lambda look: look.sharpness, 0.3, "much less sharp", None, "take it again in focus, or remove it"
-    ),
+    _Measure("focus", lambda look: look.sharpness, 0.3, "much less sharp", None, _FOCUS),
+    _Measure("focus", lambda look: look.sharpness_halved, 0.3, "much less fine structure", None, _FOCUS),
     _Measure(
         "colour", lambda look: look.tint[0], 5, "less red", "redder", "check white balance and light, or remove it"
     ),
@@ -68,7 +68,7 @@ def check_outliers(good: Sequence[Facts]) -> Iterator[Finding]:
             if what:
                 told.setdefault((facts.name, measure.check), ([], measure.advice))[0].append(what)
     for (name, check), (words, advice) in told.items():
-        yield Finding(check, "warning", (name,), f"{' and '.join(words)} than the other good images", advice)
+        yield Finding(check, "warning", (name,), f"{' and '.join(words)} than in the other good images", advice)
 
 
 def check_orientation(good: Sequence[Facts]) -> Iterator[Finding]:

@@ -6,17 +6,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ALARMS = 0.05
-"""False alarms to be expected a set and side, if its tail falls off exponentially."""
+"""False alarms to be expected a set and side, if its tail goes on as it begins."""
+_UNSURE = 3.0
 
 
 def limits(values: ArrayLike, margin: float, draws: int | None = None) -> tuple[float, float]:
     """Lower and upper limit of what belongs to `values` (n): beyond them a value is an outlier.
 
     Each side has a tail of its own: the distance from the median at which a share p is left is taken as
-    c·ln(0.5 / p)^k, with c and k from two quantiles of the set, k between 0.4 and 1 (0.5 is near a normal tail, 1 is an
-    exponential one). The quantiles lie inside, so that a few outliers do not hide themselves. The limit is where
-    `ALARMS` of `draws` values (default: n) are expected beyond, and at least `margin` (in the values' unit) away from
-    the median: what is too small to matter is no outlier.
+    c·ln(0.5 / p)^k, with c and k from two quantiles of the set; k is 0.5 near a normal tail, 1 for an exponential one,
+    and kept between 0.25 and 1. The quantiles lie inside, so that a few outliers do not hide themselves. The limit is
+    where `ALARMS` of `draws` values (default: n) are expected beyond, a little farther out where few values tell it,
+    and at least `margin` (in the values' unit) away from the median: what is too small to matter is no outlier.
     """
     known = np.asarray(values, np.float64)
     middle, draws = float(np.median(known)), draws or len(known)
@@ -30,8 +31,8 @@ def _reach(distances: NDArray[np.float64], draws: int) -> float:
     steps = [np.log(0.5 / share) for share in (*shares, ALARMS / draws)]
     if near <= 0 or steps[2] <= steps[0]:
         return max(far, near, 0.0)
-    power = float(np.clip(np.log(far / near) / np.log(steps[1] / steps[0]), 0.4, 1.0))
-    return float(near * (steps[2] / steps[0]) ** power)
+    power = float(np.clip(np.log(far / near) / np.log(steps[1] / steps[0]), 0.25, 1.0))
+    return float(near * (steps[2] / steps[0]) ** power * (1 + _UNSURE / np.sqrt(len(distances))))
 
 
 def separation(first: ArrayLike, second: ArrayLike) -> float:

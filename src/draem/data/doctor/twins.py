@@ -14,12 +14,13 @@ from draem.data.doctor.facts import Facts
 from draem.data.doctor.measures import MEAN, SMALL_SIDE
 from draem.data.doctor.tails import limits
 
-NEIGHBOURS = 3
+NEIGHBOURS = 5
 """Candidates an image."""
-ALIKE = 0.9
+ALIKE = 0.8
 """Correlation of fine detail from which two pictures can be one."""
 _BLOCK = 1024
-_CONTROLS = 200
+_CONTROLS = 400
+_APART = 0.8
 _FARTHEST = SMALL_SIDE // 4
 _EDGE = 4
 
@@ -45,22 +46,33 @@ def near_twins(images: Sequence[Facts]) -> list[list[Facts]]:
     order = neighbours(images)
     small = [facts.look.small for facts in images if facts.look]
     pairs = sorted({(min(a, int(b)), max(a, int(b))) for a in range(len(images)) for b in order[a, :NEIGHBOURS]})
-    controls = [(a, int(order[a, -1])) for a in range(0, len(images), max(1, len(images) // _CONTROLS))]
+    controls = min(_CONTROLS, 4 * len(images))
+    ends = np.random.default_rng(0).integers(0, len(images), (controls, 2))
+    rows = np.repeat(np.arange(len(images)), order.shape[1] - NEIGHBOURS)
+    farther = np.stack([rows, order[:, NEIGHBOURS:].ravel()], axis=1)
+    farther = farther[:: max(1, len(farther) // controls)]
     with ThreadPoolExecutor(processors()) as pool:
-        alike = list(pool.map(lambda pair: likeness(small[pair[0]], small[pair[1]]), [*pairs, *controls]))
-    usual = np.arctanh(np.clip(alike[len(pairs) :], -0.999, 0.999))
-    least = max(ALIKE, float(np.tanh(limits(usual, 0.3, draws=len(images) ** 2 // 2)[1])))
-    return _joined(images, [pair for pair, value in zip(pairs, alike, strict=False) if value >= least])
+
+        def alike(some: Sequence[Sequence[int]] | NDArray[np.intp]) -> NDArray[np.float64]:
+            return np.array(list(pool.map(lambda pair: likeness(small[pair[0]], small[pair[1]]), some)))
+
+        values = alike(pairs)
+        usual = [alike(ends[ends[:, 0] != ends[:, 1]]), alike(farther)]
+    draws = len(images) ** 2 // 2
+    highest = max(limits(np.arctanh(np.clip(some, -0.999, 0.999)), _APART, draws)[1] for some in usual)
+    least = max(ALIKE, float(np.tanh(highest)))
+    return _joined(images, [pair for pair, value in zip(pairs, values, strict=True) if value >= least])
 
 
 def neighbours(images: Sequence[Facts]) -> NDArray[np.intp]:
-    """For each image NEIGHBOURS others, the nearest first, and one with an eighth of the others nearer: N×4 indices."""
+    """Indices of each image's NEIGHBOURS nearest others, then of some with an eighth to a quarter of all nearer."""
     coarse = np.stack([facts.look.cells[MEAN] for facts in images if facts.look]).astype(np.float32)
     coarse = coarse.reshape(len(images), -1)
     coarse -= coarse.mean(axis=1, keepdims=True)
     coarse -= np.median(coarse[:: max(1, len(images) // 500)], axis=0)
     coarse /= np.linalg.norm(coarse, axis=1, keepdims=True) + 1e-6
-    places = [min(place, len(images) - 2) for place in (*range(NEIGHBOURS), max(NEIGHBOURS, len(images) // 8))]
+    farther = (max(NEIGHBOURS, len(images) // part) for part in (8, 6, 5, 4))
+    places = [min(place, len(images) - 2) for place in (*range(NEIGHBOURS), *farther)]
     found = np.empty((len(images), len(places)), np.intp)
     for start in range(0, len(images), _BLOCK):
         distance = -coarse[start : start + _BLOCK] @ coarse.T
@@ -89,7 +101,9 @@ def _window(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _fine(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7) - cv2.GaussianBlur(grey, (0, 0), 3.0), np.float32)
+    """Fine detail, evened out so that a few strong edges do not speak for all of it."""
+    detail = cv2.GaussianBlur(grey, (0, 0), 0.7) - cv2.GaussianBlur(grey, (0, 0), 3.0)
+    return np.asarray(detail / (np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4.0)) + 2), np.float32)
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32], edge: int) -> float:
