@@ -142,10 +142,11 @@ def test_kolektor_is_split_by_commutator(tmp_path: Path) -> None:
     assert [sample.split for sample in read_layout(moved).samples] == [sample.split for sample in data.samples]
 
 
-def test_magnetic_tiles_are_split_by_number(tmp_path: Path) -> None:
+def test_exposures_of_a_magnetic_tile_stay_together(tmp_path: Path) -> None:
     root, _ = plant(tmp_path, "magnetic_tile")
-    good = [sample for sample in read_layout(root).samples if sample.label == "good"]
-    splits = {number: {s.split for s in good if number in s.name} for number in map(str, range(100018, 100030))}
+    good = {sample.path.stem: sample.split for sample in read_layout(root).samples if sample.label == "good"}
+    tiles = [(f"exp1_num_{99953 + 20 * tile}", f"exp4_num_{99962 + 20 * tile}") for tile in range(12)]
+    splits = {tile: {good[stem] for stem in tile} for tile in tiles}
     assert all(len(split) == 1 for split in splits.values())
     assert sum(split == {"test"} for split in splits.values()) == 2  # a sixth of twelve
 

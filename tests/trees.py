@@ -181,11 +181,11 @@ def dagm(root: Path) -> Rows:
 
 
 def magnetic_tile(root: Path) -> Rows:
-    """Twelve good tiles in two exposures each."""
+    """Twelve good tiles in two exposures each, whose numbers rise from photograph to photograph."""
     rows = {}
-    for number in range(100018, 100030):
+    for tile in range(12):
         for exposure in (1, 4):
-            name = f"MT_Free/Imgs/exp{exposure}_num_{number}"
+            name = f"MT_Free/Imgs/exp{exposure}_num_{99950 + 20 * tile + 3 * exposure}"
             draw(root / f"{name}.jpg")
             put_mask(root / f"{name}.png", np.zeros(SIZE, bool))
             rows[f"{name}.jpg"] = Planted(None, root.name, "good", np.zeros(SIZE, bool))
