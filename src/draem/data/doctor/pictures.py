@@ -16,6 +16,7 @@ from draem.data.doctor.tails import limits, medians
 
 FEWEST = 16
 """Good images from which outliers can be told."""
+_UNORIENTED = -0.8
 
 
 class _Measure(NamedTuple):
@@ -76,17 +77,17 @@ def check_orientation(good: Sequence[Facts]) -> Iterator[Finding]:
 
     An image is projected on what tells the set's median image from its turned copy: about 1 for an image that is
     upright, -1 for one that is turned. Which way stripes run is a second such number, for quarter turns of textures. A
-    set counts as oriented where its own tail ends before -0.5.
+    set counts as oriented where its own tail ends before -0.8.
     """
     if len(good) < FEWEST:
         return
     found: dict[str, tuple[float, str]] = {}
     for turn, scores in _projections(good):
-        lowest = limits(scores, 0.5)[0]
-        if lowest <= -0.5:
+        lowest = min(limits(scores, 0.5)[0], -0.5)
+        if lowest <= _UNORIENTED:
             continue
         for facts, score in zip(good, scores, strict=True):
-            if score < -0.5 and score < found.get(facts.name, (0.0, ""))[0]:
+            if score < lowest and score < found.get(facts.name, (0.0, ""))[0]:
                 found[facts.name] = (float(score), turn)
     for name, (_, turn) in found.items():
         yield Finding("orientation", "warning", (name,), f"seems {turn}", "turn it upright, or remove it")

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 ALARMS = 0.05
 """False alarms to be expected a set and side, if its tail goes on as it begins."""
-_UNSURE = 3.0
+_UNSURE = 15.0
 
 
 def limits(values: ArrayLike, margin: float, draws: int | None = None) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def _reach(distances: NDArray[np.float64], draws: int) -> float:
     if near <= 0 or steps[2] <= steps[0]:
         return max(far, near, 0.0)
     power = float(np.clip(np.log(far / near) / np.log(steps[1] / steps[0]), 0.25, 1.0))
-    return float(near * (steps[2] / steps[0]) ** power * (1 + _UNSURE / np.sqrt(len(distances))))
+    return float(near * (steps[2] / steps[0]) ** power * (1 + _UNSURE / len(distances)))
 
 
 def separation(first: ArrayLike, second: ArrayLike) -> float:

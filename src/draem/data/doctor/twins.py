@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ ALIKE = 0.8
 """Correlation of fine detail from which two pictures can be one."""
 _BLOCK = 1024
 _CONTROLS = 400
+_REMEMBERED = 1024
 _APART = 0.8
 _FARTHEST = SMALL_SIDE // 4
 _EDGE = 4
@@ -38,30 +41,33 @@ def near_twins(images: Sequence[Facts]) -> list[list[Facts]]:
 
     Candidates are each image's nearest neighbours, by its coarse grey levels against the set's median image. A pair is
     shifted onto each other and its fine detail compared: noise and texture of one photograph repeat in its copies, and
-    in no other photograph. Parts that lie alike share outlines, though; so the limit is the set's own, from pairs that
-    are no neighbours.
+    in no other photograph. Parts that lie alike share outlines, though; so the limit is the set's own, from pairs at
+    random and from less near neighbours, as far out as the best of all pairs may lie by chance.
     """
     if len(images) < 3:
         return []
     order = neighbours(images)
     small = [facts.look.small for facts in images if facts.look]
+    # Pairs come sorted, so that most of what a bounded memory forgets is not asked for again.
+    known = lru_cache(maxsize=_REMEMBERED)(lambda index: detail(small[index]))
     pairs = sorted({(min(a, int(b)), max(a, int(b))) for a in range(len(images)) for b in order[a, :NEIGHBOURS]})
-    controls = min(_CONTROLS, 4 * len(images))
-    ends = np.random.default_rng(0).integers(0, len(images), (controls, 2))
-    rows = np.repeat(np.arange(len(images)), order.shape[1] - NEIGHBOURS)
-    farther = np.stack([rows, order[:, NEIGHBOURS:].ravel()], axis=1)
-    farther = farther[:: max(1, len(farther) // controls)]
+    groups = [pairs, *_controls(order)]
     with ThreadPoolExecutor(processors()) as pool:
-
-        def alike(some: Sequence[Sequence[int]] | NDArray[np.intp]) -> NDArray[np.float64]:
-            return np.array(list(pool.map(lambda pair: likeness(small[pair[0]], small[pair[1]]), some)))
-
-        values = alike(pairs)
-        usual = [alike(ends[ends[:, 0] != ends[:, 1]]), alike(farther)]
+        alike, *usual = (
+            np.array(list(pool.map(lambda pair: likeness(known(pair[0]), known(pair[1])), group))) for group in groups
+        )
     draws = len(images) ** 2 // 2
     highest = max(limits(np.arctanh(np.clip(some, -0.999, 0.999)), _APART, draws)[1] for some in usual)
     least = max(ALIKE, float(np.tanh(highest)))
-    return _joined(images, [pair for pair, value in zip(pairs, values, strict=True) if value >= least])
+    return _joined(images, [pair for pair, value in zip(pairs, alike, strict=True) if value >= least])
+
+
+def _controls(order: NDArray[np.intp]) -> list[list[tuple[int, int]]]:
+    """Pairs at random, and pairs of less near neighbours."""
+    images, count = len(order), min(_CONTROLS, 4 * len(order))
+    ends = np.random.default_rng(0).integers(0, images, (count, 2)).tolist()
+    farther = [(row, int(other)) for row in range(images) for other in order[row, NEIGHBOURS:]]
+    return [[(a, b) for a, b in ends if a != b], farther[:: max(1, len(farther) // count)]]
 
 
 def neighbours(images: Sequence[Facts]) -> NDArray[np.intp]:
@@ -82,28 +88,37 @@ def neighbours(images: Sequence[Facts]) -> NDArray[np.intp]:
     return found
 
 
-def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Correlation of the fine detail of two grey pictures, after the best shift; -1 to 1."""
-    a, b = first.astype(np.float32), second.astype(np.float32)
-    (right, down), _ = cv2.phaseCorrelate(a, b, _window(a.shape))
-    fine = _fine(a), _fine(b)
-    here = _correlation(*fine, _EDGE)
+class Detail(NamedTuple):
+    """What two pictures are compared by."""
+
+    grey: NDArray[np.float32]
+    fine: NDArray[np.float32]
+    """Detail of a few pixels, evened out so that a few strong edges do not speak for all of it."""
+
+
+def detail(small: NDArray[np.uint8]) -> Detail:
+    """Prepare a grey picture for `likeness`."""
+    grey = small.astype(np.float32)
+    band = cv2.GaussianBlur(grey, (0, 0), 0.7) - cv2.GaussianBlur(grey, (0, 0), 3.0)
+    return Detail(grey, np.asarray(band / (np.sqrt(cv2.GaussianBlur(band * band, (0, 0), 4.0)) + 2), np.float32))
+
+
+def likeness(first: Detail, second: Detail) -> float:
+    """Correlation of the fine detail of two pictures of one size, after the best shift; -1 to 1."""
+    shape = first.grey.shape
+    (right, down), _ = cv2.phaseCorrelate(first.grey, second.grey, _window(*shape))
+    here = _correlation(first.fine, second.fine, _EDGE)
     reach = max(abs(right), abs(down))
     if not 0.05 < reach < _FARTHEST:
         return here
     shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
-    moved = cv2.warpAffine(fine[1], shift, a.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return max(here, _correlation(fine[0], np.asarray(moved, np.float32), _EDGE + int(np.ceil(reach))))
+    moved = cv2.warpAffine(second.fine, shift, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return max(here, _correlation(first.fine, np.asarray(moved, np.float32), _EDGE + int(np.ceil(reach))))
 
 
-def _window(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.asarray(cv2.createHanningWindow((shape[1], shape[0]), cv2.CV_32F), np.float32)
-
-
-def _fine(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fine detail, evened out so that a few strong edges do not speak for all of it."""
-    detail = cv2.GaussianBlur(grey, (0, 0), 0.7) - cv2.GaussianBlur(grey, (0, 0), 3.0)
-    return np.asarray(detail / (np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4.0)) + 2), np.float32)
+@lru_cache(maxsize=1)
+def _window(height: int, width: int) -> NDArray[np.float32]:
+    return np.asarray(cv2.createHanningWindow((width, height), cv2.CV_32F), np.float32)
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32], edge: int) -> float:
