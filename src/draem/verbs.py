@@ -59,12 +59,13 @@ def train(
     Raises:
         DraemError: of the kind that fits; see `draem.errors`.
     """
-    with _needing_torch():
-        from draem.training.run import train_run
     if category == ALL:
         raise ConfigError("category all: draem.train_all trains a model for each category; draem.train trains one")
     settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
+    # Before torch, which takes seconds to load: a wrong setting is told at once.
     resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings, resume)
+    with _needing_torch():
+        from draem.training.run import train_run
     return train_run(Path(data), Path(out), resolved, category=category, resume=resume)
 
 
@@ -150,7 +151,8 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
 
 def default_preset() -> str:
     """`standard` where there is an accelerator, else `fast`; the log says so."""
-    import torch
+    with _needing_torch():
+        import torch
 
     there = torch.cuda.is_available() or torch.backends.mps.is_available()
     preset, why = ("standard", "an accelerator") if there else ("fast", "no accelerator")
