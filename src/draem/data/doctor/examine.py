@@ -82,4 +82,6 @@ def _of_category(facts: Sequence[Facts]) -> Iterator[Finding]:
     yield from check_trivial(seen)
     outliers = [*check_outliers(good), *check_orientation(good)]
     yield from outliers
-    yield from check_suspects(good, frozenset(name for finding in outliers for name in finding.names))
+    # Out of focus explains no spot: a large spot itself changes how much fine detail there is.
+    explained = frozenset(name for finding in outliers if finding.check != "focus" for name in finding.names)
+    yield from check_suspects(good, explained)
