@@ -193,3 +193,19 @@ def test_grey_images_stay_grey_in_the_faults(sound: dict[str, Path], tmp_path: P
     image = read_image(sorted((sound["woven"] / "train" / "good").iterdir())[0])
     put(tmp_path / "a.png", encoded(image, ".png"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_few_images_are_an_answer_not_a_crash(count: int, sound: dict[str, Path], tmp_path: Path) -> None:
+    for path in sorted((sound["woven"] / "train" / "good").iterdir())[:count]:
+        put(tmp_path / "parts" / path.name, path.read_bytes())
+    findings = diagnose(tmp_path / "parts")
+    assert [(finding.check, finding.severity) for finding in findings] == [
+        ("few images", "error" if count < 5 else "warning")
+    ]
+
+
+def test_nothing_that_can_be_read(tmp_path: Path) -> None:
+    put(tmp_path / "parts" / "a.png", b"nothing")
+    put(tmp_path / "parts" / "b.png", encoded(np.full((9, 7, 3), 3, np.uint8), ".png"))
+    assert [finding.check for finding in diagnose(tmp_path / "parts")] == ["unreadable", "blank", "few images"]

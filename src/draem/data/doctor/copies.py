@@ -29,9 +29,10 @@ def check_exact(images: Sequence[Facts]) -> Iterator[Finding]:
 
 def check_near(images: Sequence[Facts]) -> Iterator[Finding]:
     """Readable images of one category that are one photograph, or one part photographed twice, but not to the pixel."""
-    seen: set[bytes] = set()
-    unique = [facts for facts in images if not (facts.pixels in seen or seen.add(facts.pixels))]  # type: ignore[func-returns-value]
-    for group in near_twins(unique):
+    unique: dict[bytes, Facts] = {}
+    for facts in images:
+        unique.setdefault(facts.pixels, facts)
+    for group in near_twins(list(unique.values())):
         names = tuple(facts.name for facts in group)
         mixed = ", good and anomalous" if len({facts.sample.label for facts in group}) > 1 else ""
         if _splits(group) > 1:

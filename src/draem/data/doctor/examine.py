@@ -52,7 +52,7 @@ def check_unused(dataset: Dataset) -> Iterator[Finding]:
     left: dict[Path, list[str]] = {}
     for path in sorted(dataset.root.rglob("*")):
         name = path.relative_to(dataset.root).as_posix()
-        if path.suffix.lower() in suffixes and path not in used and not f"/{name}".count("/."):
+        if path.suffix.lower() in suffixes and path not in used and not _hidden(name):
             left.setdefault(path.parent, []).append(name)
     for names in left.values():
         told = (
@@ -62,6 +62,10 @@ def check_unused(dataset: Dataset) -> Iterator[Finding]:
         yield Finding(
             "unused", "note", tuple(names), told, "a mask without its image, or an image in the wrong folder?"
         )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _of_category(facts: Sequence[Facts]) -> Iterator[Finding]:
@@ -78,4 +82,6 @@ def _of_category(facts: Sequence[Facts]) -> Iterator[Finding]:
     yield from check_trivial(seen)
     outliers = [*check_outliers(good), *check_orientation(good)]
     yield from outliers
-    yield from check_suspects(good, frozenset(name for finding in outliers for name in finding.names))
+    # Out of focus explains no spot: a large spot itself changes how much fine detail there is.
+    explained = frozenset(name for finding in outliers if finding.check != "focus" for name in finding.names)
+    yield from check_suspects(good, explained)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from draem.data.doctor.facts import Facts
 from draem.data.doctor.findings import Finding, Severity
@@ -44,25 +44,10 @@ def check_uniform(images: Sequence[Facts]) -> Iterator[Finding]:
     """Readable images of one category that are not all of one size, depth, number of channels or profile."""
     seen = [facts for facts in images if facts.look and facts.header]
     yield from _sizes(seen)
-    yield from _odd(
-        seen,
-        "depth",
-        lambda facts: _depth(facts),
-        "record or convert all with one depth: a mix hides a change of camera",
-    )
-    yield from _odd(
-        seen,
-        "channels",
-        lambda facts: _channels(facts),
-        "record or convert all alike: a detector must not learn which camera took the picture",
-    )
-    yield from _odd(
-        seen,
-        "profile",
-        lambda facts: (facts.header.profile or "no colour profile") if facts.header else "",
-        "convert all to one profile: profiles are not applied, so the same colour has other values",
-        "note",
-    )
+    yield from _odd(seen, "depth", _depth, "convert all to one depth: a mix hides a change of camera")
+    yield from _odd(seen, "channels", _channels, "convert all alike: a detector must not learn which camera it was")
+    profiles = "convert all to one profile: profiles are not applied, so one colour has several values"
+    yield from _odd(seen, "profile", _profile, profiles, "note")
 
 
 def check_headers(images: Sequence[Facts]) -> Iterator[Finding]:
@@ -112,10 +97,14 @@ def _channels(facts: Facts) -> str:
     return kind + (" with alpha" if facts.header.alpha else "")
 
 
+def _profile(facts: Facts) -> str:
+    return (facts.header.profile if facts.header else None) or "no colour profile"
+
+
 def _odd(
     images: Sequence[Facts],
     check: str,
-    kind: Callable[[Facts], Hashable],
+    kind: Callable[[Facts], str],
     advice: str,
     severity: Severity = "warning",
 ) -> Iterator[Finding]:
