@@ -114,7 +114,7 @@ def test_cells_are_what_they_say() -> None:
 
 def test_measures_of_a_plain_picture() -> None:
     look = measure(np.full((40, 60, 3), (200, 100, 50), np.uint8))
-    assert (look.size, look.extent, look.contrast) == ((40, 60), 150, 0.0)
+    assert (look.size, look.extent, look.contrast) == ((40, 60), 0, 0.0)
     assert look.colour == (200.0, 100.0, 50.0)
     assert look.tint == (100.0, -50.0)
     assert not look.grey

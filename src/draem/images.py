@@ -45,7 +45,24 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode the bytes of an image file as `read_image` does; `name` says in errors which image it was."""
-    raw, _ = _decode(data, name)
+    return show(decode_raw(data, name), name)
+
+
+def decode_raw(data: bytes, name: str) -> NDArray[Any]:
+    """Raw values in the bytes of an image file: H×W, or H×W×C with red first, as deep as they are stored.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    return _decode(data, name)[0]
+
+
+def show(raw: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Raw values as `read_image` shows them; `name` says in errors which image it was.
+
+    Raises:
+        ImageError: they are of a type that is not understood, or floats outside [0, 1].
+    """
     return view(convert(raw, PixelFormat(1 if raw.ndim == 2 else raw.shape[2]), name))
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from draem.data.bank import processors
-from draem.data.doctor.measures import GRID, Look, measure
+from draem.data.doctor.measures import GRID, Look, extent, measure
 from draem.data.samples import Sample
 from draem.data.truth import Truth
 from draem.errors import ImageError
 from draem.imagefiles import damage, file_format
 from draem.imageheaders import ImageHeader, read_header
-from draem.images import decode_image
+from draem.images import decode_raw, show
 
 Progress = Callable[[int, int], None]
 
@@ -50,7 +51,7 @@ class Facts:
     header: ImageHeader | None = None
     look: Look | None = None
     pixels: bytes = b""
-    """SHA-256 of the decoded picture: the same for copies in other formats without loss."""
+    """SHA-256 of the decoded values: the same for copies in other formats without loss."""
     mask: MaskFacts | None = None
     """None where the data set names no mask."""
 
@@ -94,12 +95,12 @@ def examine(sample: Sample) -> Facts:
     if wrong := damage(data):
         return Facts(sample, damaged=f"{kind}: {wrong}", format=kind, mask=mask)
     try:
-        image = decode_image(data, sample.name)
+        raw = decode_raw(data, sample.name)
+        image = show(raw, sample.name)
     except ImageError as error:
         return Facts(sample, unreadable=str(error).removeprefix(f"{sample.name}: "), format=kind, mask=mask)
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.data)
-    return Facts(sample, format=kind, header=read_header(data), look=measure(image), pixels=digest.digest(), mask=mask)
+    look = replace(measure(image), extent=extent(raw))
+    return Facts(sample, format=kind, header=read_header(data), look=look, pixels=_digest(raw, image), mask=mask)
 
 
 def examine_mask(truth: Truth) -> MaskFacts:
@@ -110,6 +111,16 @@ def examine_mask(truth: Truth) -> MaskFacts:
         return MaskFacts(trouble=_named(error, truth.files))
     shrunk = cv2.resize(mask.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
     return MaskFacts(None, (mask.shape[0], mask.shape[1]), float(mask.mean()), shrunk.astype(np.float16))
+
+
+def _digest(raw: NDArray[Any], image: NDArray[np.uint8]) -> bytes:
+    """Of the shown image where that holds all that the raw values do, as of 8 bits stored in 16, else of these."""
+    shown = raw.ndim == 2 or raw.shape[2] == 3
+    whole = shown and (raw.dtype == np.uint8 or (raw.dtype == np.uint16 and not (raw % 257).any()))
+    values = image if whole else np.ascontiguousarray(raw)
+    digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
+    digest.update(values.data)
+    return digest.digest()
 
 
 def _named(error: ImageError, files: Sequence[Path]) -> str:

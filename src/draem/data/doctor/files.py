@@ -14,6 +14,7 @@ _SUFFIXES = {
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
     "WebP": (".webp",),
+    "NumPy": (".npy",),
 }
 _PLAIN = 2
 """Largest difference of two values of an image of one plain colour."""
@@ -51,13 +52,13 @@ def check_uniform(images: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def check_headers(images: Sequence[Facts]) -> Iterator[Finding]:
-    """Images that are stored turned, or with more than one picture."""
+    """Images that are stored turned, or with more than one picture: a stack's pages are channels of one."""
     turned = [facts.name for facts in images if facts.header and facts.header.orientation != 1]
     if turned:
         told = f"{_count(turned)} stored turned, with an Exif tag that says so"
         advice = "draem turns them upright; other programs may not: store them upright"
         yield Finding("orientation tag", "note", tuple(turned), told, advice)
-    several = [facts.name for facts in images if facts.header and facts.header.pages > 1]
+    several = [facts.name for facts in images if facts.header and facts.header.pages > 1 and not facts.header.stacked]
     if several:
         told = f"{_count(several)} with more than one page or frame"
         yield Finding("pages", "warning", tuple(several), told, "only the first is used: save the others apart")
@@ -93,6 +94,8 @@ def _depth(facts: Facts) -> str:
 def _channels(facts: Facts) -> str:
     if not (facts.look and facts.header):
         return ""
+    if facts.header.samples not in (1, 3):
+        return f"{facts.header.samples} channels"
     kind = "CMYK" if facts.header.colour == "cmyk" else "grey" if facts.look.grey else "colour"
     return kind + (" with alpha" if facts.header.alpha else "")
 

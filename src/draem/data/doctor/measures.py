@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class Look:
     white: float
     """Share of pixels at 253 or above in grey."""
     extent: int
-    """Largest minus smallest value of any channel: 0 is one plain colour."""
+    """See `extent`: 0 is one plain colour."""
     sharpness: float
     """Logarithm of fine against coarse detail: falls when the picture is blurred, whatever its contrast."""
     sharpness_halved: float
@@ -75,13 +76,27 @@ def measure(image: NDArray[np.uint8]) -> Look:
         contrast=float(deviation[0, 0]),
         black=float(histogram[:3].sum()),
         white=float(histogram[253:].sum()),
-        extent=_extent(image),
+        extent=extent(image),
         sharpness=sharpness(grey),
         sharpness_halved=sharpness(np.asarray(cv2.resize(grey, halved, interpolation=cv2.INTER_AREA), np.uint8)),
         grain=grain(small),
         cells=cells(picture),
         small=small,
     )
+
+
+def extent(raw: NDArray[Any]) -> int:
+    """Largest minus smallest raw value within a channel, of the channel where that is most, in 8-bit levels.
+
+    Values of more than 8 bits count against their largest one: 12 bits stored in 16 are dark, not blank.
+    """
+    # First down the columns: that is fast, whatever the number of channels.
+    low, high = (np.asarray(edge.T, np.float64) for edge in (raw.min(axis=0), raw.max(axis=0)))
+    width = float(np.max(high.max(axis=-1) - low.min(axis=-1)))
+    if raw.dtype == np.uint8:
+        return int(width)
+    noise = 0 if np.issubdtype(raw.dtype, np.floating) else 2
+    return 0 if width <= noise else math.ceil(255 * width / float(high.max()))
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
@@ -129,8 +144,3 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _averaged(plane: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(plane.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _extent(image: NDArray[np.uint8]) -> int:
-    low, high, _, _ = cv2.minMaxLoc(image.reshape(image.shape[0], -1))
-    return int(high - low)

@@ -34,8 +34,8 @@ def check_few(images: Sequence[Facts]) -> Iterator[Finding]:
     test_good = sum(facts.good and facts.sample.split == "test" for facts in images)
     anomalous = sum(not facts.good for facts in images)
     more = "20 are a start; a threshold for 1 % of false rejects needs 990"
-    if train < TRAIN_LEAST and train + test_good + anomalous:
-        told = f"{train} readable good images to train on"
+    if train < TRAIN_LEAST:
+        told = f"{train} readable good image{'' if train == 1 else 's'} to train on"
         if train or not (test_good or anomalous):
             yield Finding("few images", "error", (), told, f"add good images: {more}")
         else:
