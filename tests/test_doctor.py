@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from doctor_faults import FAULTS, Fault, Tree, diagnose, encoded, is_found, plant, put
 
+import trees
 from conftest import Outcome
 from draem.data.demo import render_demo
-from draem.data.doctor.examine import check_dataset
+from draem.data.doctor.cleaned import write_cleaned
+from draem.data.doctor.examine import check_dataset, check_unused
 from draem.data.doctor.findings import CHECKS, Finding, Report, in_order
 from draem.data.layouts import read_layout
 from draem.images import read_image
@@ -149,6 +152,77 @@ def test_a_list_lies_above_its_images(sound: dict[str, Path], tmp_path: Path, ru
     assert told.code == 1
     assert "must lie above its images" in told.err
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_results_take_no_file_of_the_data_set(
+    sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    folder = tmp_path / "parts"
+    shutil.copytree(sound["woven"] / "train" / "good", folder)
+    image = sorted(folder.iterdir())[0]
+    was = listing(folder)
+    wrong = [("--write-csv", image), ("--html", image), ("--html", folder), ("--write-csv", folder)]
+    for option, path in wrong:
+        told = run_cli("check", folder, option, path)
+        assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
+    assert listing(folder) == was
+    parts = tmp_path / "parts.csv"
+    assert run_cli("check", folder, "--write-csv", parts).code == 0
+    was = listing(tmp_path)
+    told = run_cli("check", parts, "--write-csv", parts)
+    assert (told.code, told.out) == (1, "")
+    assert "write to" in told.err
+    assert run_cli("check", tmp_path, "--write-csv", tmp_path / "second.csv").code == 1
+    assert listing(tmp_path) == was
+    inside = run_cli("check", folder, "--write-csv", folder / "list.csv")
+    assert inside.code == 0
+    assert "is read by this list from now on" in inside.err
+
+
+@pytest.mark.parametrize("name", ["back\\slash", " before", "caf\udce9"])
+def test_names_that_a_list_cannot_hold_are_refused(
+    name: str, sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]
+) -> None:
+    image = sorted((sound["woven"] / "train" / "good").iterdir())[0].read_bytes()
+    put(tmp_path / "parts" / name / "0.png", image)
+    told = run_cli("check", tmp_path / "parts", "--write-csv", tmp_path / "parts" / "list.csv")
+    assert told.code == 1
+    assert "a list cannot hold this name" in told.err
+    assert not (tmp_path / "parts" / "list.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["a,b", "a;b", 'a"b', "a\nb", "\U0001f600<b>"])
+def test_odd_names_come_back_from_a_list(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
+    put(tmp_path / name / "0.png", sorted((sound["woven"] / "train" / "good").iterdir())[0].read_bytes())
+    dataset = read_layout(tmp_path / name)
+    write_cleaned(tmp_path / "list.csv", dataset, Report("parts", "folder", {}, ()))
+    assert [sample.path for sample in read_layout(tmp_path / "list.csv").samples] == [tmp_path / name / "0.png"]
+
+
+@pytest.mark.parametrize("layout", trees.TREES)
+def test_a_list_of_every_layout_has_the_same_samples_and_masks(layout: str, tmp_path: Path) -> None:
+    root, _ = trees.plant(tmp_path, layout)
+    dataset, path = read_layout(root, category="all"), tmp_path / "passed.csv"
+    nothing = Report(dataset.name, dataset.layout, {}, ())
+    assert write_cleaned(path, dataset, nothing) == len(dataset.samples)
+    listed = {sample.path: sample for sample in read_layout(path, category="all").samples}
+    assert set(listed) == {sample.path for sample in dataset.samples}
+    for sample in dataset.samples:
+        other = listed[sample.path]
+        assert (other.split, other.label, other.defect) == (sample.split, sample.label, sample.defect)
+        assert (other.truth is None) == (sample.truth is None)
+        if sample.truth and other.truth:
+            np.testing.assert_array_equal(other.truth.read(), sample.truth.read())
+
+
+def test_black_masks_of_good_images_are_no_waste(tmp_path: Path) -> None:
+    for layout in ("kolektor_sdd", "kolektor_sdd2"):
+        root, _ = trees.plant(tmp_path, layout)
+        shown = next(path for path in root.rglob("*.bmp" if layout == "kolektor_sdd" else "*_GT.png"))
+        left = shown.with_stem(shown.stem.replace("_", "9_"))
+        shutil.copy(shown, left)
+        dataset = read_layout(root, layout)
+        assert [finding.names for finding in check_unused(dataset)] == [(left.relative_to(root).as_posix(),)]
 
 
 def test_hostile_names_and_pages(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:

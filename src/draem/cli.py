@@ -63,7 +63,7 @@ def demo(
 @app.command()
 def check(
     data: Data,
-    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec.")] = "auto",
+    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, and so on.")] = "auto",
     category: Annotated[str | None, typer.Option("--category", help="One of several, or all of them: all.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE.html", help="A page with thumbnails.")] = None,
     write_csv: Annotated[
@@ -72,7 +72,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look for what is wrong with a data set; exit code 1 when something must be fixed. No image is touched."""
-    from draem.data.doctor.cleaned import refuse_outside, write_cleaned
+    from draem.data.doctor.cleaned import refuse_list, refuse_place, write_cleaned
     from draem.data.doctor.examine import check_dataset
     from draem.data.doctor.page import write_check_page
     from draem.pages import environment
@@ -80,9 +80,10 @@ def check(
 
     if html:
         environment()  # what is missing is said before the work
+        refuse_place(html, (".html", ".htm"))
     dataset = _dataset(data, layout, category)
     if write_csv:
-        refuse_outside(write_csv, dataset)
+        refuse_list(write_csv, data, dataset)
     with counted("check") as progress:
         report = check_dataset(dataset, progress, unused=category in (None, "all"))
     if report.findings:
@@ -95,6 +96,8 @@ def check(
     if write_csv:
         kept = write_cleaned(write_csv, dataset, report)
         typer.echo(f"list: {write_csv} ({kept} of {len(dataset.samples)} images)")
+        if data.is_dir() and write_csv.resolve().parent == data.resolve():
+            _message(f"{data} is read by this list from now on; with --layout {dataset.layout} as before")
     _finish(as_json, report.to_dict())
     if report.must_fix:
         raise typer.Exit(1)

@@ -17,8 +17,11 @@ from draem.data.doctor.splits import check_few, check_shift, check_trivial
 from draem.data.samples import Dataset
 from draem.images import IMAGE_SUFFIXES
 
-_OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".avif", ".tga", ".pgm", ".ppm", ".pnm", ".exr", ".dng", ".jfif", ".npy")
+_OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".avif", ".tga", ".pgm", ".ppm", ".pnm", ".exr", ".dng", ".jfif")
 """Formats of images that are not read: their files are passed over in silence elsewhere."""
+
+_BLACK_MASKS = {"kolektor_sdd": "_label", "kolektor_sdd2": "_GT"}
+"""Layouts where good images have masks, all black, and what these end in."""
 
 
 def check_dataset(
@@ -49,9 +52,12 @@ def check_unused(dataset: Dataset) -> Iterator[Finding]:
     used = {sample.path for sample in dataset.samples}
     used |= {path for sample in dataset.samples if sample.truth for path in sample.truth.files}
     suffixes = (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)
+    ending, stems = _BLACK_MASKS.get(dataset.layout, ""), {path.with_suffix("") for path in used}
     left: dict[Path, list[str]] = {}
     for path in sorted(dataset.root.rglob("*")):
         name = path.relative_to(dataset.root).as_posix()
+        if ending and path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending)) in stems:
+            continue
         if path.suffix.lower() in suffixes and path not in used and not _hidden(name):
             left.setdefault(path.parent, []).append(name)
     for names in left.values():
