@@ -225,6 +225,12 @@ def test_black_masks_of_good_images_are_no_waste(tmp_path: Path) -> None:
         assert [finding.names for finding in check_unused(dataset)] == [(left.relative_to(root).as_posix(),)]
 
 
+def test_a_folder_named_as_an_image_is_none(sound: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(sound["woven"] / "train" / "good", tmp_path / "parts")
+    (tmp_path / "parts" / "day.png").mkdir()
+    assert check_dataset(read_layout(tmp_path / "parts")).findings == ()
+
+
 def test_hostile_names_and_pages(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
     folder = tmp_path / "parts"
     images = sorted((sound["printed"] / "train" / "good").iterdir())

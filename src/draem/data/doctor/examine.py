@@ -58,7 +58,7 @@ def check_unused(dataset: Dataset) -> Iterator[Finding]:
         name = path.relative_to(dataset.root).as_posix()
         if ending and path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending)) in stems:
             continue
-        if path.suffix.lower() in suffixes and path not in used and not _hidden(name):
+        if path.suffix.lower() in suffixes and path not in used and not _hidden(name) and path.is_file():
             left.setdefault(path.parent, []).append(name)
     for names in left.values():
         told = (

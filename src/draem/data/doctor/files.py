@@ -36,8 +36,8 @@ def check_extension(images: Sequence[Facts]) -> Iterator[Finding]:
     for facts in images:
         suffix = facts.sample.path.suffix.lower()
         if facts.format and suffix not in _SUFFIXES[facts.format]:
-            told = f"named {suffix}, but holds {facts.format}"
-            advice = f"rename it to {_SUFFIXES[facts.format][0]}: other programs go by the name"
+            told = f"named {suffix}, but holds {facts.format}: {_SUFFIXES[facts.format][0]}"
+            advice = "rename it by its content: other programs go by the name"
             yield Finding("extension", "warning", (facts.name,), told, advice)
 
 
