@@ -72,6 +72,12 @@ def test_there_are_faults_for_every_check() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 25
 
 
+def test_the_page_lists_the_faults() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
+    for check in {fault.check for fault in FAULTS}:
+        assert f"| {check} | {'; '.join(fault.name for fault in FAULTS if fault.check == check)} |" in page
+
+
 def test_files_stay_as_they_are(sound: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
     root, _ = plant(sound["woven"], next(fault for fault in FAULTS if fault.check == "exact leak"), tmp_path)
     was = listing(root)

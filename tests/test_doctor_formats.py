@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conftest import Outcome
 from draem.data.doctor.examine import check_dataset
 from draem.data.doctor.facts import examine
 from draem.data.doctor.measures import extent
@@ -43,6 +45,16 @@ def test_sound_sets_of_other_pixels(kind: str, tmp_path: Path) -> None:
             highest = 4096 if kind == "twelve bits" else 200
             write(tmp_path / f"{index}.png", rng.integers(0, highest, SIZE).astype(np.uint16))
     assert found(tmp_path) == []
+
+
+def test_a_range_of_values_as_in_training(tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        write(tmp_path / f"{index}.npy", rng.uniform(-40, 40, SIZE).astype(np.float32))
+    assert set(found(tmp_path)) == {"unreadable", "few images"}
+    assert check_dataset(read_layout(tmp_path), value_range=(-40, 40)).findings == ()
+    done = run_cli("check", str(tmp_path), "--set", "data.value_range=[-40, 40]")
+    assert done.code == 0, done.err
 
 
 def test_copies_are_told_by_all_that_is_stored(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ Category = Annotated[
     str | None, typer.Option("--category", metavar="NAME", help="Which of several categories; all for all of them.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Last line of stdout: one JSON object.")]
+LayoutName = Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, visa, … (docs/layouts.md).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="training.seed=3, and so on.")]
 Preset = Annotated[str, typer.Option("--preset", help="edge, fast, standard, large, official, paper.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="Settings over the preset's.")]
@@ -63,8 +64,9 @@ def demo(
 @app.command()
 def check(
     data: Data,
-    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, and so on.")] = "auto",
-    category: Annotated[str | None, typer.Option("--category", help="One of several, or all of them: all.")] = None,
+    layout: LayoutName = "auto",
+    category: Category = None,
+    settings: Settings = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE.html", help="A page with thumbnails.")] = None,
     write_csv: Annotated[
         Path | None, typer.Option("--write-csv", metavar="LIST.csv", help="The images that pass, as a data set.")
@@ -72,26 +74,29 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look for what is wrong with a data set; exit code 1 when something must be fixed. No image is touched."""
+    from draem.config import Config
     from draem.data.doctor.cleaned import refuse_list, refuse_place, write_cleaned
     from draem.data.doctor.examine import check_dataset
     from draem.data.doctor.page import write_check_page
+    from draem.data.layouts import read_layout
     from draem.pages import environment
     from draem.tables import counted, findings_table, show
 
     if html:
         environment()  # what is missing is said before the work
         refuse_place(html, (".html", ".htm"))
-    dataset = _dataset(data, layout, category)
+    known = Config.resolve("fast", None, {"data.layout": layout} | _settings(settings)).data
+    dataset = read_layout(data, known.layout, category)
     if write_csv:
         refuse_list(write_csv, data, dataset)
     with counted("check") as progress:
-        report = check_dataset(dataset, progress, unused=category in (None, "all"))
+        report = check_dataset(dataset, progress, None, category in (None, "all"), known.value_range)
     if report.findings:
         show(findings_table(report))
     else:
         typer.echo(report.in_words())
     if html:
-        write_check_page(html, dataset, report)
+        write_check_page(html, dataset, report, known.value_range)
         typer.echo(f"page: {html}")
     if write_csv:
         kept = write_cleaned(write_csv, dataset, report)
@@ -183,7 +188,7 @@ def evaluate(
     ],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
-    layout: Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, visa, … (docs/layouts.md).")] = "auto",
+    layout: LayoutName = "auto",
     category: Category = None,
     device: DeviceName = "auto",
     batch_size: BatchSize = 8,
@@ -364,14 +369,6 @@ def _known_device(device: str) -> Any:
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"--device {device}: use auto, cpu, cuda or mps")
     return device
-
-
-def _dataset(data: Path, layout: str, category: str | None) -> Any:
-    from draem.config import Config
-    from draem.data.layouts import read_layout
-
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
-    return read_layout(data, known, category)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from draem.errors import DraemError, ImageError
 from draem.files import atomic_write
 from draem.imagefiles import damage, file_format, with_plain_alpha
 from draem.imageheaders import ImageHeader, read_header
-from draem.pixels import PixelFormat, Pixels, convert, view
+from draem.pixels import PixelFormat, Pixels, ValueRange, convert, view
 
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of the files that `write_image` writes."""
@@ -34,13 +34,13 @@ Depth = TypeVar("Depth", bound=np.unsignedinteger[Any])
 # ---------------------------------------------------------------------------------------------------------------- read
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read an image file for people's eyes: H×W×3 uint8 RGB; grey is repeated, of a stack the first channels are shown.
 
     Raises:
         ImageError: no such file, a folder, empty, not an image, damaged, or of a kind that is not understood.
     """
-    return decode_image(_read_bytes(path), str(path))
+    return show(decode_raw(_read_bytes(path), str(path)), str(path), value_range)
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -57,13 +57,13 @@ def decode_raw(data: bytes, name: str) -> NDArray[Any]:
     return _decode(data, name)[0]
 
 
-def show(raw: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def show(raw: NDArray[Any], name: str, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Raw values as `read_image` shows them; `name` says in errors which image it was.
 
     Raises:
         ImageError: they are of a type that is not understood, or floats outside [0, 1].
     """
-    return view(convert(raw, PixelFormat(1 if raw.ndim == 2 else raw.shape[2]), name))
+    return view(convert(raw, PixelFormat(1 if raw.ndim == 2 else raw.shape[2], 8, value_range), name))
 
 
 def read_pixels(path: Path, wanted: PixelFormat) -> Pixels:

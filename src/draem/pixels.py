@@ -15,6 +15,8 @@ from draem.errors import ImageError
 Pixels = NDArray[np.unsignedinteger[Any]]
 """H×W×C of uint8 or uint16."""
 Depth = Literal[8, 16]
+ValueRange = tuple[float, float]
+"""Raw values that become black and white."""
 
 MOST_CHANNELS = 64
 LUMA = (0.299, 0.587, 0.114)
@@ -27,7 +29,7 @@ class PixelFormat:
 
     channels: int = 3
     depth: Depth = 8
-    value_range: tuple[float, float] | None = None
+    value_range: ValueRange | None = None
     """None: all that the type of the raw values holds; for floats [0, 1]."""
 
     @property

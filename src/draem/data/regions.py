@@ -15,7 +15,7 @@ from draem.config import DataConfig
 from draem.data.bank import ImageBank, Progress
 from draem.data.foreground import LEAST_QUALITY, find_foreground
 from draem.errors import ConfigError, ImageError
-from draem.images import fit_mask, read_image, read_mask
+from draem.images import fit_mask, read_mask, read_pixels
 
 _USUAL = 2.0
 """A part this many times larger or smaller than on the middle one of the images was not found rightly."""
@@ -89,7 +89,7 @@ def _given(path: Path, image: Path, config: DataConfig) -> NDArray[np.bool_]:
         mask = read_mask(path)
     except ImageError as error:
         raise ConfigError(f"simulation.region: {error}") from error
-    (height, width), (rows, columns) = mask.shape, read_image(image).shape[:2]
+    (height, width), (rows, columns) = mask.shape, read_pixels(image, config.pixel_format).shape[:2]
     if not 1 / _STRETCHED < (height * columns) / (width * rows) < _STRETCHED:
         raise ConfigError(
             f"simulation.region: {path} is {width}×{height} pixels, the images are {columns}×{rows} ({image.name}): "

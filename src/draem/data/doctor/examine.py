@@ -16,6 +16,7 @@ from draem.data.doctor.pictures import check_orientation, check_outliers, check_
 from draem.data.doctor.splits import check_few, check_shift, check_trivial
 from draem.data.samples import Dataset
 from draem.images import IMAGE_SUFFIXES
+from draem.pixels import ValueRange
 
 _OTHER_SUFFIXES = (".gif", ".jp2", ".heic", ".avif", ".tga", ".pgm", ".ppm", ".pnm", ".exr", ".dng", ".jfif")
 """Formats of images that are not read: their files are passed over in silence elsewhere."""
@@ -25,14 +26,19 @@ _BLACK_MASKS = {"kolektor_sdd": "_label", "kolektor_sdd2": "_GT"}
 
 
 def check_dataset(
-    dataset: Dataset, progress: Progress | None = None, workers: int | None = None, unused: bool = True
+    dataset: Dataset,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    unused: bool = True,
+    value_range: ValueRange | None = None,
 ) -> Report:
     """Examine a data set: read and measure every file once, in `workers` threads, then run all checks.
 
+    `value_range` are the raw values that become black and white, as in `data.value_range`.
     `progress` is called with the images measured and their number. Without `unused`, files below the root that are not
     the data set's are not looked for: they may belong to its other categories.
     """
-    facts = gather(dataset.samples, progress, workers)
+    facts = gather(dataset.samples, progress, workers, value_range)
     findings = [*check_readable(facts), *check_extension(facts), *check_headers(facts), *check_masks(facts)]
     findings += check_exact([one for one in facts if one.look])
     # A list of images may well leave some of the folder out.

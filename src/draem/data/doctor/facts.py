@@ -21,6 +21,7 @@ from draem.errors import ImageError
 from draem.imagefiles import damage, file_format
 from draem.imageheaders import ImageHeader, read_header
 from draem.images import decode_raw, show
+from draem.pixels import ValueRange
 
 Progress = Callable[[int, int], None]
 
@@ -66,12 +67,17 @@ class Facts:
         return self.sample.label == "good"
 
 
-def gather(samples: Sequence[Sample], progress: Progress | None = None, workers: int | None = None) -> list[Facts]:
+def gather(
+    samples: Sequence[Sample],
+    progress: Progress | None = None,
+    workers: int | None = None,
+    value_range: ValueRange | None = None,
+) -> list[Facts]:
     """Read and measure every image and mask, in `workers` threads (default: one for each processor)."""
     found: list[Facts] = []
     with ThreadPoolExecutor(min(workers or processors(), max(len(samples), 1))) as pool:
         try:
-            for facts in pool.map(examine, samples):
+            for facts in pool.map(lambda sample: examine(sample, value_range), samples):
                 found.append(facts)
                 if progress:
                     progress(len(found), len(samples))
@@ -81,7 +87,7 @@ def gather(samples: Sequence[Sample], progress: Progress | None = None, workers:
     return found
 
 
-def examine(sample: Sample) -> Facts:
+def examine(sample: Sample, value_range: ValueRange | None = None) -> Facts:
     """Read and measure one image and its mask; nothing that is wrong with the files raises."""
     mask = None if sample.truth is None else examine_mask(sample.truth)
     try:
@@ -96,7 +102,7 @@ def examine(sample: Sample) -> Facts:
         return Facts(sample, damaged=f"{kind}: {wrong}", format=kind, mask=mask)
     try:
         raw = decode_raw(data, sample.name)
-        image = show(raw, sample.name)
+        image = show(raw, sample.name, value_range)
     except ImageError as error:
         return Facts(sample, unreadable=str(error).removeprefix(f"{sample.name}: "), format=kind, mask=mask)
     look = replace(measure(image), extent=extent(raw))

@@ -17,6 +17,7 @@ from draem.errors import ImageError
 from draem.images import read_image
 from draem.pages import thumbnail, write_page
 from draem.pictures import overlay
+from draem.pixels import ValueRange
 
 _FINDINGS, _PICTURES = 12, 6
 """Most findings of a group, and pictures of a finding, that are shown; the others are listed by name."""
@@ -24,8 +25,10 @@ _SIDE = 256
 _RING = (255, 200, 0)
 
 
-def write_check_page(path: Path, dataset: Dataset, report: Report) -> None:
+def write_check_page(path: Path, dataset: Dataset, report: Report, value_range: ValueRange | None = None) -> None:
     """Write the report as one HTML file, with thumbnails of the images it speaks of.
+
+    `value_range` are the raw values that become black and white.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.
@@ -38,45 +41,45 @@ def write_check_page(path: Path, dataset: Dataset, report: Report) -> None:
         "images": sum(report.counts.values()),
         "jobs": ", ".join(f"{count} {job}" for job, count in report.counts.items()),
         "tally": list(report.tally().items()),
-        "groups": [_group(group, samples) for group in report.groups()],
+        "groups": [_group(group, samples, value_range) for group in report.groups()],
         "checks": [{"check": check, "holds": holds, "count": found[check]} for check, holds in CHECKS.items()],
     }
     write_page(path, "check", values)
 
 
-def _group(group: Sequence[Finding], samples: Mapping[str, Sample]) -> dict[str, Any]:
+def _group(group: Sequence[Finding], samples: Mapping[str, Sample], value_range: ValueRange | None) -> dict[str, Any]:
     first = group[0]
     return {
         "check": first.check,
         "severity": first.severity,
         "holds": CHECKS[first.check],
         "advice": first.advice,
-        "findings": [_finding(finding, samples) for finding in group[:_FINDINGS]],
+        "findings": [_finding(finding, samples, value_range) for finding in group[:_FINDINGS]],
         "more": [{"names": ", ".join(one.names), "message": one.message} for one in group[_FINDINGS:]],
     }
 
 
-def _finding(finding: Finding, samples: Mapping[str, Sample]) -> dict[str, Any]:
+def _finding(finding: Finding, samples: Mapping[str, Sample], value_range: ValueRange | None) -> dict[str, Any]:
     shown = finding.names[:_PICTURES]
-    pictures = [_picture(name, samples.get(name), finding) for name in shown]
+    pictures = [_picture(name, samples.get(name), finding, value_range) for name in shown]
     return {"message": finding.message, "pictures": pictures, "more": finding.names[_PICTURES:]}
 
 
-def _picture(name: str, sample: Sample | None, finding: Finding) -> dict[str, str]:
+def _picture(name: str, sample: Sample | None, finding: Finding, value_range: ValueRange | None) -> dict[str, str]:
     """One thumbnail; without a source where the file cannot be read."""
     kind = "image without a place" if sample is None else f"{sample.label} image to {sample.split} with"
     picture = {"name": name, "alt": f"{kind}: {finding.message}", "source": ""}
     if sample is not None:
         try:
-            picture["source"] = thumbnail(_drawn(sample, finding))
+            picture["source"] = thumbnail(_drawn(sample, finding, value_range))
         except ImageError:
             picture["alt"] = f"{kind}, which cannot be shown: {finding.message}"
     return picture
 
 
-def _drawn(sample: Sample, finding: Finding) -> NDArray[np.uint8]:
+def _drawn(sample: Sample, finding: Finding, value_range: ValueRange | None) -> NDArray[np.uint8]:
     """The image, small, with its mask's outline where the finding is about the mask, and a frame around the spot."""
-    image = read_image(sample.path)
+    image = read_image(sample.path, value_range)
     scale = min(_SIDE / max(image.shape[:2]), 1.0)
     width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
