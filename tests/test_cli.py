@@ -376,7 +376,7 @@ def test_predicting_twice_does_not_inspect_the_pictures(run_cli: Run, tiny_model
         ("simulate TREE --out OUT/x.png --preset fats", "'fats'"),
         ("simulate TREE --out OUT/x.png --config NONE", "cannot be read"),
         ("simulate TREE --out OUT/x.png --set data.size", "key=value"),
-        ("simulate TREE --out OUT/x.png --set data.sise=32", "did you mean size?"),
+        ("simulate TREE --out OUT/x.png --set data.sise=32", "did you mean data.size?"),
         ("simulate TREE --out OUT/x.png --set data.size=2001-99-99", "is not a value"),
         ("simulate TREE --out OUT/x.png --set data.size=7", "data.size"),
         ("simulate TREE --out OUT/x.png --set simulation.textures=EMPTY", "EMPTY"),

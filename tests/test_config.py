@@ -208,7 +208,7 @@ def test_sections_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("training: {batch_sise: 4}", "training.batch_sise is not a setting (did you mean batch_size?)"),
+        ("training: {batch_sise: 4}", "training.batch_sise is not a setting (did you mean training.batch_size?)"),
         ("trainng: {}", "did you mean training?"),
         ("zzz: 1", "known here: preset, data"),
         ("training: 5", "training"),

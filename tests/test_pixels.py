@@ -18,7 +18,7 @@ from PIL import Image
 from draem.errors import ImageError
 from draem.imageheaders import read_header
 from draem.images import decode_image, read_image, read_mask, read_pixels
-from draem.pixels import Depth, PixelFormat, convert, view
+from draem.pixels import Depth, PixelFormat, convert, unused_range, view
 from tiffs import tiff
 
 RNG = np.random.default_rng(0)
@@ -328,3 +328,11 @@ def test_masks_of_every_kind(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(path), expected)
     path.write_bytes(_array(np.array([[0.5, 0.501]])))
     np.testing.assert_array_equal(read_mask(path), [[False, True]])
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"),
+    [(0, None), (200, 255), (1000, 1023), (4095, 4095), (4096, 8191), (32767, 32767), (32768, None), (65535, None)],
+)
+def test_the_range_that_few_bits_have(highest: int, expected: int | None) -> None:
+    assert unused_range(highest) == (None if expected is None else (0, expected))

@@ -65,6 +65,14 @@ def convert(raw: NDArray[Any], wanted: PixelFormat, name: str) -> Pixels:
     return np.asarray(cv2.transform(pixels, np.array([LUMA])), wanted.dtype)[..., None]
 
 
+def unused_range(highest: int) -> ValueRange | None:
+    """The range that values of 16 bits up to `highest` seem to have; none where they use most of what 16 bits hold.
+
+    Cameras give 10, 12 or 14 bits in files of 16, which are nearly black then.
+    """
+    return None if highest >= 2**15 or highest < 1 else (0.0, 2.0 ** max(highest.bit_length(), 8) - 1)
+
+
 def view(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """For people: …×C of uint8, uint16 or floats in [0, 1] (cut) as …×3 uint8 RGB.
 

@@ -104,7 +104,7 @@ def _explain(item: Any) -> str:
             model = field.annotation if field else model
         known = list(getattr(model, "model_fields", {}))
         near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        hint = f"did you mean {'.'.join([*place[:-1], *near])}?" if near else f"known here: {', '.join(known)}"
         return f"{key} is not a setting ({hint})"
     if item["type"] == "missing":
         return f"{key} is missing"

@@ -192,7 +192,7 @@ def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tu
 class _SheetRows:
     """Collects the first images of each kind for the picture sheet."""
 
-    _TITLES = ("image", "truth", "reconstruction", "anomaly map", "overlay")
+    _TITLES = ("image", "truth", "reconstruction", "anomaly map", "map, truth outlined")
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], list[tuple[list[NDArray[Any]], str]]] = {}

@@ -38,6 +38,7 @@ from draem.inspection.detector import Detector
 from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
+from draem.pixels import unused_range
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
@@ -200,6 +201,12 @@ def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[I
     to be named, or to stop the run, now and not at its end."""
     train, select = _bank(split.train, config, out, log), _held_out_bank(split.select, config, out, log)
     _held_out_bank(split.calibrate, config, out, log)
+    highest = int(train[0:].max()) if config.data.depth == 16 and config.data.value_range is None else 2**16 - 1
+    if wanted := unused_range(highest):
+        log.message(
+            f"nearly black: no pixel is brighter than {highest} of 65535; for a camera of fewer than 16 bits give "
+            f"--set data.value_range=[0,{wanted[1]:g}]"
+        )
     return train, select
 
 

@@ -53,6 +53,8 @@ class Facts:
     look: Look | None = None
     pixels: bytes = b""
     """SHA-256 of the decoded values: the same for copies in other formats without loss."""
+    highest: int | None = None
+    """The highest raw value of 16 bits, where no range of values is given."""
     mask: MaskFacts | None = None
     """None where the data set names no mask."""
 
@@ -106,7 +108,8 @@ def examine(sample: Sample, value_range: ValueRange | None = None) -> Facts:
     except ImageError as error:
         return Facts(sample, unreadable=str(error).removeprefix(f"{sample.name}: "), format=kind, mask=mask)
     look = replace(measure(image), extent=extent(raw))
-    return Facts(sample, format=kind, header=read_header(data), look=look, pixels=_digest(raw, image), mask=mask)
+    highest = int(raw.max()) if raw.dtype == np.uint16 and value_range is None else None
+    return Facts(sample, None, None, kind, read_header(data), look, _digest(raw, image), highest, mask)
 
 
 def examine_mask(truth: Truth) -> MaskFacts:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from draem.data.doctor.facts import Facts
 from draem.data.doctor.findings import Finding, Severity
+from draem.pixels import unused_range
 
 _SUFFIXES = {
     "PNG": (".png",),
@@ -46,6 +47,7 @@ def check_uniform(images: Sequence[Facts]) -> Iterator[Finding]:
     seen = [facts for facts in images if facts.look and facts.header]
     yield from _sizes(seen)
     yield from _odd(seen, "depth", _depth, "convert all to one depth: a mix hides a change of camera")
+    yield from _unused_range(seen)
     yield from _odd(seen, "channels", _channels, "convert all alike: a detector must not learn which camera it was")
     profiles = "convert all to one profile: profiles are not applied, so one colour has several values"
     yield from _odd(seen, "profile", _profile, profiles, "note")
@@ -84,6 +86,15 @@ def _sizes(images: Sequence[Facts]) -> Iterator[Finding]:
         ": other aspect ratios are stretched to the input, or use data.fit=letterbox" if stretched else ""
     )
     yield Finding("size", "warning" if stretched else "note", tuple(facts.name for facts in odd), told, advice)
+
+
+def _unused_range(images: Sequence[Facts]) -> Iterator[Finding]:
+    deep = [facts for facts in images if facts.highest is not None]
+    highest = max((facts.highest or 0 for facts in deep), default=0)
+    if wanted := unused_range(highest):
+        told = f"{_count([facts.name for facts in deep])} of 16 bits, none brighter than {highest} of 65535"
+        advice = f"nearly black as they are: give --set data.value_range=[0,{wanted[1]:g}] here and in training"
+        yield Finding("depth", "warning", tuple(facts.name for facts in deep), told, advice)
 
 
 def _depth(facts: Facts) -> str:
