@@ -40,12 +40,12 @@ def read_image(path: Path, value_range: ValueRange | None = None) -> NDArray[np.
     Raises:
         ImageError: no such file, a folder, empty, not an image, damaged, or of a kind that is not understood.
     """
-    return show(decode_raw(_read_bytes(path), str(path)), str(path), value_range)
+    return decode_image(_read_bytes(path), str(path), value_range)
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Decode the bytes of an image file as `read_image` does; `name` says in errors which image it was."""
-    return show(decode_raw(data, name), name)
+    return show(decode_raw(data, name), name, value_range)
 
 
 def decode_raw(data: bytes, name: str) -> NDArray[Any]:
