@@ -21,7 +21,7 @@ from record import write_result
 from torch import Tensor
 
 from draem.config import NetworkConfig, SimulationConfig
-from draem.inspection.backends import TorchBackend
+from draem.inspection.torch_backend import TorchBackend
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses
 from draem.simulation.draws import sample_keys, uniform

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from draem.config import NetworkConfig
 from draem.errors import ModelFileError
-from draem.modelfile import read_record
+from draem.modelfile.tensors import read_record
 from draem.network.draem import Draem
 from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights

@@ -21,13 +21,15 @@ import draem
 from draem.config import Config
 from draem.errors import ConfigError, DataError, DraemError, ImageError, MemoryLimitError
 from draem.images import fit_image, plan_fit, read_image, write_image
-from draem.inspection.backends import Backend, Images, TorchBackend, choose_device, out_of_memory
+from draem.inspection.backends import Backend
 from draem.inspection.detector import Detector, Source
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import image_score
+from draem.inspection.torch_backend import TorchBackend, choose_device, out_of_memory
 from draem.modelfile import Header, Thresholds
 from draem.network.draem import Draem
 from draem.network.weights import load_model
+from draem.pixels import Images
 
 Image = NDArray[np.uint8]
 
@@ -35,7 +37,8 @@ Image = NDArray[np.uint8]
 class Brightness:
     """A backend whose anomaly map is the image's brightness; it keeps the sizes of its batches."""
 
-    name = "brightness"
+    name = execution = "brightness"
+    in_flight = 1
 
     def __init__(self, most: int = 1000, everywhere: float | None = None) -> None:
         self.most, self.everywhere = most, everywhere

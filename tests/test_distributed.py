@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from draem import verbs
-from draem.modelfile import read_record
+from draem.modelfile.tensors import read_record
 from draem.training.trainer import CHECKPOINT
 from tiny import write_noise
 

@@ -22,9 +22,9 @@ from draem.errors import DataError, DraemError
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.evaluation.metrics import METRIC_KEYS, quantise
 from draem.images import plan_fit, read_image, read_mask, write_image
-from draem.inspection.backends import Images
 from draem.inspection.detector import Detector
 from draem.modelfile import Header
+from draem.pixels import Images
 from draem.tables import header_table, metrics_table
 from tiny import write_tiny_model
 
@@ -131,7 +131,8 @@ def test_a_perfect_detector_is_perfect(woven_tree: Path, tmp_path: Path) -> None
     ]
 
     class Oracle:
-        name = "oracle"
+        name = execution = "oracle"
+        in_flight = 1
         place = 0
 
         def run(self, images: Images) -> tuple[Images, Images]:

@@ -26,7 +26,8 @@ from draem.config import MaskWeights
 from draem.errors import DataError, ModelFileError
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.images import write_image
-from draem.modelfile import read_header, read_record, write_record
+from draem.modelfile import read_header
+from draem.modelfile.tensors import read_record, write_record
 from draem.training import trainer
 from draem.training.trainer import BEST, CHECKPOINT, Trainer
 from draem.training.validation import Validation

@@ -17,7 +17,7 @@ from torch import Tensor
 from draem import verbs
 from draem.config import Config
 from draem.errors import ConfigError, MemoryLimitError, TrainingError
-from draem.modelfile import read_record
+from draem.modelfile.tensors import read_record
 from draem.network.losses import Losses, draem_losses
 from draem.training import memory, run, trainer
 from draem.training.trainer import CHECKPOINT

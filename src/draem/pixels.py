@@ -14,6 +14,8 @@ from draem.errors import ImageError
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 """H×W×C of uint8 or uint16."""
+Images = NDArray[np.float32]
+"""As a network takes and gives them: B×C×H×W in [0, 1], anomaly maps B×H×W."""
 Depth = Literal[8, 16]
 ValueRange = tuple[float, float]
 """Raw values that become black and white."""

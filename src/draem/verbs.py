@@ -12,22 +12,30 @@ from draem.config import Config
 from draem.data.layouts import ALL, read_layout
 from draem.errors import ConfigError, MissingExtraError
 from draem.files import atomic_write
-from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
+from draem.inspection.execution import BackendName, Device, Precision
 from draem.settings import flat, read_yaml
 
 _log = logging.getLogger(__name__)
 _MAY_CHANGE = {"checkpoint_every", "log_every"}
 
 
-def load(path: str | Path, device: Device = "auto") -> Detector:
-    """Read a model file.
+def load(
+    path: str | Path,
+    device: Device = "auto",
+    *,
+    backend: BackendName = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    streams: int = 1,
+) -> Detector:
+    """Read a model file; how it is run is told in `draem.inspection.execution.Execution`.
 
     Raises:
         ModelFileError: it is damaged or not a model.
         MissingExtraError: what runs it is not installed.
     """
-    return Detector.load(path, device)
+    return Detector.load(path, device, backend=backend, precision=precision, threads=threads, streams=streams)
 
 
 def train(

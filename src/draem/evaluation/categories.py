@@ -14,8 +14,8 @@ from draem.errors import DataError
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.metrics import Metrics, mean_metrics
 from draem.files import atomic_write
-from draem.inspection.backends import Device
 from draem.inspection.detector import Detector
+from draem.inspection.execution import Device
 
 MODEL = "model.safetensors"
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
 from draem.images import fit_image, plan_fit, read_pixels
-from draem.inspection.backends import Backend, Device, Images, open_backend
+from draem.inspection.backends import Backend, open_backend
+from draem.inspection.execution import BackendName, Device, Execution, Precision
 from draem.inspection.prediction import Prediction
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
-from draem.pixels import PixelFormat, Pixels, convert, view
+from draem.pixels import Images, PixelFormat, Pixels, convert, view
 
 Source = str | Path | NDArray[Any]
 """An image file, or an array: H×W, or H×W×C with red first, of uint8, uint16 or floats, as files hold them."""
@@ -39,14 +40,23 @@ class Detector:
         self.header = header
 
     @classmethod
-    def load(cls, path: str | Path, device: Device = "auto") -> Detector:
-        """Read a model file.
+    def load(
+        cls,
+        path: str | Path,
+        device: Device = "auto",
+        *,
+        backend: BackendName = "auto",
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        streams: int = 1,
+    ) -> Detector:
+        """Read a model file; how it is run is told in `draem.inspection.execution.Execution`.
 
         Raises:
             ModelFileError: it is damaged or not a model.
             MissingExtraError: what runs it is not installed.
         """
-        return cls(*open_backend(Path(path), device))
+        return cls(*open_backend(Path(path), Execution(backend, device, precision, threads, streams)))
 
     @overload
     def predict(self, source: Source) -> Prediction: ...

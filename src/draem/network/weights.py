@@ -14,7 +14,8 @@ from torch import Tensor
 
 from draem.config import Config, NetworkConfig
 from draem.errors import ModelFileError
-from draem.modelfile import Header, package_versions, read_model, write_model
+from draem.modelfile import Header, package_versions
+from draem.modelfile.tensors import read_model, write_model
 from draem.network.draem import Draem
 
 
@@ -34,8 +35,9 @@ def load_model(path: Path) -> tuple[Draem, Header]:
     Raises:
         ModelFileError: the file is damaged, or its weights do not fit its header.
     """
-    header, content = read_model(path)
-    state = parse_tensors(path, content)
+    sealed = read_model(path)
+    header = sealed.header
+    state = parse_tensors(path, sealed.content)
     network = empty_network(header.config.network, header.channels)
     expected = network.state_dict()
     wrong = _mismatch(state, expected)

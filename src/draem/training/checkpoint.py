@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from draem.errors import ModelFileError
-from draem.modelfile import read_record, write_record
+from draem.modelfile.tensors import read_record, write_record
 from draem.network.weights import parse_tensors, to_bytes
 
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."

@@ -32,9 +32,9 @@ from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample, Split, fingerprint, split_good
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
 from draem.files import atomic_write
-from draem.inspection.backends import TorchBackend, choose_device, out_of_memory
 from draem.inspection.calibration import first_thresholds
 from draem.inspection.detector import Detector
+from draem.inspection.torch_backend import TorchBackend, choose_device, out_of_memory
 from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model

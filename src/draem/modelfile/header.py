@@ -1,0 +1,192 @@
+"""What every model file says of itself beside its weights: all that inspection needs, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from draem.config import Config
+from draem.errors import ModelFileError
+
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3, max_length=10_000)]
+"""Corners (x, y) as fractions of the image's width and height, so that they hold at any resolution."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Thresholds(_Part):
+    """Where an image score becomes a verdict, and what that was chosen on."""
+
+    reject: float
+    """Scores above are rejected."""
+    review: float | None = None
+    """Scores above, up to `reject`, go to a person; none: no such zone."""
+    chosen_on: str
+    """In words: which images, how many, by which rule."""
+
+
+class RegionOfInterest(_Part):
+    """Where anomalies count: inside of `inspect`, outside of `ignore`; both by the even-odd rule."""
+
+    inspect: Annotated[list[Polygon], Field(max_length=1000)] = []
+    """None: everywhere."""
+    ignore: Annotated[list[Polygon], Field(max_length=1000)] = []
+
+
+class DataRecord(_Part):
+    """Which data made the model: the fingerprint is that of all samples, the counts those of the good images."""
+
+    name: str
+    fingerprint: str
+    train: int
+    select: int
+    calibrate: int
+
+
+class TrainingRecord(_Part):
+    """How the weights came about."""
+
+    images_seen: int
+    steps: int
+    step_kept: int
+    seconds: float
+    device: str
+    precision: str
+    validation: dict[str, float | None] = {}
+
+
+class ImageParity(_Part):
+    """One image through both: the network in torch (before) and the artefact (after)."""
+
+    name: str
+    score_before: float
+    score_after: float
+    map_max: float
+    """Largest difference of the two anomaly maps."""
+    map_mean: float
+
+
+class Certificate(_Part):
+    """How far an artefact's answers are from those of the network that it was exported from, on real images."""
+
+    execution: str
+    """What ran the artefact: backend, version, device and precision; the figures hold for it."""
+    images: list[ImageParity]
+    map_max: float
+    map_mean: float
+    score: float
+    """Largest difference of two scores."""
+    flips: int | None
+    """Images whose verdict differs, at the thresholds of the header; none where there is no threshold."""
+    tolerance: dict[str, float]
+    """Largest allowed by the names above; an artefact beyond it was forced."""
+    forced: bool = False
+    stale: str = ""
+    """Why the figures do not hold any more; empty: they do."""
+    metrics_before: dict[str, float | None] | None = None
+    """On labelled images, in torch; none where there were no labels."""
+    metrics_after: dict[str, float | None] | None = None
+
+
+class Artefact(_Part):
+    """What an exported file is, and what it was exported from."""
+
+    format: Literal["onnx", "openvino"]
+    precision: Literal["fp32", "fp16", "int8"]
+    """Of the weights and, for int8, of the arithmetic."""
+    batch: int | None = None
+    """Images in one run; none: any number."""
+    source_sha256: str
+    """Of the weights in the model file that was exported."""
+    quantised_on: str = ""
+    """int8: in words, which images the ranges were taken from."""
+    kept: list[str] = []
+    """int8: operations that stay in higher precision, since they would have hurt."""
+    certificate: Certificate | None = None
+
+
+class Header(_Part):
+    """All that inspection needs to know beside the weights."""
+
+    kind: Literal["draem-model"] = "draem-model"
+    format_version: int = FORMAT_VERSION
+    config: Config
+    channels: int = 3
+    colour_order: Literal["RGB", "grey", "stack"] = "RGB"
+    value_range: tuple[Literal[0], Literal[1]] = (0, 1)
+    """Of what the network takes; those of files are `config.data.value_range`."""
+    region: RegionOfInterest | None = None
+    """None: the whole image."""
+    thresholds: Thresholds | None = None
+    data: DataRecord | None = None
+    training: TrainingRecord | None = None
+    artefact: Artefact | None = None
+    """None: a trained model, not an exported one."""
+    origin: str = "trained"
+    """trained, or what the weights were imported from."""
+    versions: dict[str, str] = {}
+    sha256: str = ""
+    """Of the weights' bytes, as they stand in the file."""
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Self:
+        wanted = self.config.data.pixel_format.channels
+        if (self.channels, self.colour_order) != (wanted, colour_order(wanted)):
+            raise ValueError(
+                f"channels {self.channels} ({self.colour_order}), but its data.channels say {wanted} "
+                f"({colour_order(wanted)})"
+            )
+        return self
+
+
+def colour_order(channels: int) -> Literal["RGB", "grey", "stack"]:
+    """What a number of channels means."""
+    return "RGB" if channels == 3 else "grey" if channels == 1 else "stack"
+
+
+def package_versions() -> dict[str, str]:
+    """What made a model: versions of Python and of the packages that decide its numbers."""
+    packages = ("draem", "torch", "numpy", "opencv-python-headless", "lightning-fabric")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def parse_header(path: Path, text: str, *, intact: bool) -> Header:
+    """The header in a file's text; `intact` says whether the text matches its checksum.
+
+    Raises:
+        ModelFileError: naming the file and what is wrong with it.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelFileError(f"{path}: its header is not JSON") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or not OLDEST_VERSION <= version <= FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: header version {str(version)[:20]}, this draem reads up to {FORMAT_VERSION}; update draem"
+        )
+    if not intact:
+        raise ModelFileError(f"{path}: its header does not match its checksum; copy the file again")
+    try:
+        # From the text once more: pydantic's reader refuses what is JSON to Python but not Unicode.
+        return Header.model_validate_json(text)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ModelFileError(f"{path}: its header is wrong at {place[:80]!r} ({first['msg']})") from None
