@@ -1,0 +1,105 @@
+// Inspection with an exported draem model, whatever runs the network: everything but the runtime itself.
+//
+//   header         modelfile.hpp   what the model file says, and whether it is whole
+//   preprocessing  preprocess.hpp  raw samples → B×C×H×W float32 in [0, 1]
+//   scoring        here            anomaly map → score → verdict
+//
+// The specification in words is docs/deploy.md. To use another decoder (OpenCV, stb_image, a camera), fill an Image
+// with its samples, red first, in place of Netpbm::read.
+
+#pragma once
+
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "json.hpp"
+#include "modelfile.hpp"
+#include "netpbm.hpp"
+#include "preprocess.hpp"
+
+namespace draem {
+
+/// The maximum of the anomaly map (height × width) under a mean filter, zeros beyond the border. Throws Error.
+inline float image_score(const float* anomaly_map, const Fit& fit, const Header& header) {
+    // Sums over rectangles by a table of sums; a letterbox's padding is no part of the image and counts as 0.
+    const int height = header.height, width = header.width, side = header.filter_size, reach = side / 2;
+    std::vector<double> sums(static_cast<std::size_t>(height + 1) * (width + 1));
+    const auto at = [&](int y, int x) -> double& { return sums[static_cast<std::size_t>(y) * (width + 1) + x]; };
+    for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) {
+            const float value = anomaly_map[static_cast<std::size_t>(y) * width + x];
+            // Not a number is above no threshold: every part would be accepted.
+            if (!std::isfinite(value)) throw Error("the network's anomaly map holds values that are not numbers");
+            const bool inside = y >= fit.top && y < fit.top + fit.height && x >= fit.left && x < fit.left + fit.width;
+            at(y + 1, x + 1) = (inside ? value : 0.0) + at(y, x + 1) + at(y + 1, x) - at(y, x);
+        }
+    double most = 0.0;
+    for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) {
+            const int top = std::max(y - reach, 0), bottom = std::min(y + reach + 1, height);
+            const int left = std::max(x - reach, 0), right = std::min(x + reach + 1, width);
+            most = std::max(most, at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left));
+        }
+    return static_cast<float>(most / (double(side) * side));
+}
+
+/// accept, review or reject; nothing where the model has no threshold. Compared in double precision.
+inline const char* verdict(double score, const Header& header) {
+    if (!header.reject) return nullptr;
+    if (score > *header.reject) return "reject";
+    return header.review && score > *header.review ? "review" : "accept";
+}
+
+/// One line for people, whatever a runtime wrote.
+inline std::string one_line(const std::string& text) {
+    std::string line;
+    for (const char c : text.substr(0, 300))
+        if (static_cast<unsigned char>(c) > ' ') line += c;
+        else if (!line.empty() && line.back() != ' ') line += ' ';
+    return line;
+}
+
+/// Inspects the images given on the command line and writes a JSON line for each; returns the exit code.
+///
+/// A Network is made from a path, has header(), and run(images) gives the anomaly maps B×H×W of a batch B×C×H×W, where
+/// B is header().batch.
+template <class Network>
+int inspect(int argc, char** argv) {
+    if (argc < 3) {
+        std::fprintf(stderr, "usage: %s MODEL IMAGE.ppm...\n", argv[0]);
+        return 2;
+    }
+    std::string path = argv[1];  // what is at work, for errors
+    try {
+        Network network(path);
+        const Header& header = network.header();
+        std::vector<float> images(header.batch * header.values());
+        for (int first = 2; first < argc; first += header.batch) {
+            // A fixed batch is filled up with what lies in it from before, which is not looked at.
+            const int count = std::min(header.batch, argc - first);
+            std::vector<Fit> fits;
+            for (int i = 0; i < count; ++i) {
+                path = argv[first + i];
+                fits.push_back(preprocess(Netpbm::read(path), header, &images[i * header.values()]));
+            }
+            const float* maps = network.run(images);
+            for (int i = 0; i < count; ++i) {
+                path = argv[first + i];
+                const float score = image_score(maps + i * header.pixels(), fits[i], header);
+                const char* found = verdict(score, header);
+                std::printf("{\"path\": %s, \"score\": %.9g, \"verdict\": %s}\n", json_text(path).c_str(), score,
+                            found ? json_text(found).c_str() : "null");
+            }
+        }
+        return 0;
+    } catch (const std::exception& error) {
+        std::fflush(stdout);
+        std::fprintf(stderr, "%s: %s\n", path.c_str(), one_line(error.what()).c_str());
+        return 1;
+    }
+}
+
+}  // namespace draem

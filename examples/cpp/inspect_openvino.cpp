@@ -1,0 +1,51 @@
+// Inspects images with a draem model in OpenVINO: an .xml with its .bin beside it, or an .onnx file.
+//
+//   inspect_openvino MODEL IMAGE.ppm...     one JSON line for each image: path, score, verdict
+//
+// How it is compiled is told in docs/deploy.md.
+
+#include <string>
+#include <vector>
+
+#include <openvino/openvino.hpp>
+
+#include "draem.hpp"
+
+class Network {
+public:
+    explicit Network(const std::string& path) {
+        ov::Core core;
+        const std::shared_ptr<ov::Model> model = core.read_model(path);
+        // The metadata of an ONNX file come under "framework"; an IR has ours under "draem".
+        const std::string section = model->has_rt_info("draem", "header") ? "draem" : "framework";
+        const std::string key = section == "draem" ? "header" : "draem";
+        if (!model->has_rt_info(section, key) || !model->has_rt_info(section, "sha256"))
+            throw draem::Error("not a draem model (no header); draem export writes one");
+        header_ = draem::read_header(model->get_rt_info<std::string>(section, key),
+                                     model->get_rt_info<std::string>(section, "sha256"));
+        draem::check_weights(path, header_);
+        // Without the hint, processors that can take bf16: other answers than those the thresholds were chosen on.
+        request_ = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32),
+                                      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY))
+                       .create_infer_request();
+    }
+
+    const draem::Header& header() const { return header_; }
+
+    /// Anomaly maps B×H×W of a batch B×C×H×W; they stay valid until the next run.
+    const float* run(std::vector<float>& images) {
+        const auto size = [](int side) { return static_cast<std::size_t>(side); };
+        const ov::Shape shape = {size(header_.batch), size(header_.channels), size(header_.height), size(header_.width)};
+        request_.set_tensor("image", ov::Tensor(ov::element::f32, shape, images.data()));
+        request_.infer();
+        const ov::Tensor maps = request_.get_tensor("anomaly_map");
+        if (maps.get_size() != shape[0] * header_.pixels()) throw draem::Error("the model's maps are not of its input's size");
+        return maps.data<const float>();
+    }
+
+private:
+    draem::Header header_;
+    ov::InferRequest request_;
+};
+
+int main(int argc, char** argv) { return draem::inspect<Network>(argc, argv); }
