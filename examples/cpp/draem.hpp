@@ -9,10 +9,12 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "json.hpp"
@@ -22,19 +24,56 @@
 
 namespace draem {
 
+/// Turns over the pixels whose centre lies in an odd number of polygons; corners are fractions of the fit.
+inline void toggle_inside(const std::vector<Polygon>& polygons, const Fit& fit, int width, std::vector<char>& mask) {
+    for (int y = 0; y < fit.height; ++y) {
+        std::vector<char> crossed(fit.width + 1);  // edges to the left of a pixel's centre, odd or even
+        for (const Polygon& polygon : polygons)
+            for (std::size_t i = 0; i < polygon.size(); ++i) {
+                auto [x1, y1] = polygon[i];
+                auto [x2, y2] = polygon[(i + 1) % polygon.size()];
+                x1 *= fit.width, x2 *= fit.width, y1 *= fit.height, y2 *= fit.height;
+                const double middle = y + 0.5;
+                if ((y1 <= middle) == (y2 <= middle)) continue;
+                if (y1 > y2) std::swap(x1, x2), std::swap(y1, y2);
+                const double x = x1 + (middle - y1) * ((x2 - x1) / (y2 - y1));
+                const int first = static_cast<int>(std::ceil(std::min(std::max(x, 0.0), double(fit.width)) - 0.5));
+                crossed[first] ^= 1;
+            }
+        char inside = 0;
+        for (int x = 0; x < fit.width; ++x) {
+            inside ^= crossed[x];
+            mask[static_cast<std::size_t>(fit.top + y) * width + fit.left + x] ^= inside;
+        }
+    }
+}
+
+/// Which pixels of the map count: those of the image (a letterbox's padding is none) in its region of interest.
+inline std::vector<char> inspected_pixels(const Fit& fit, const Header& header) {
+    std::vector<char> kept(header.pixels()), ignored(header.pixels());
+    for (int y = fit.top; y < fit.top + fit.height; ++y)
+        for (int x = fit.left; x < fit.left + fit.width; ++x)
+            kept[static_cast<std::size_t>(y) * header.width + x] = header.inspect.empty();
+    toggle_inside(header.inspect, fit, header.width, kept);
+    toggle_inside(header.ignore, fit, header.width, ignored);
+    for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = kept[i] && !ignored[i];
+    return kept;
+}
+
 /// The maximum of the anomaly map (height × width) under a mean filter, zeros beyond the border. Throws Error.
 inline float image_score(const float* anomaly_map, const Fit& fit, const Header& header) {
-    // Sums over rectangles by a table of sums; a letterbox's padding is no part of the image and counts as 0.
     const int height = header.height, width = header.width, side = header.filter_size, reach = side / 2;
+    const std::vector<char> kept = inspected_pixels(fit, header);
+    // Sums over rectangles, by a table of the sums above and left of each pixel.
     std::vector<double> sums(static_cast<std::size_t>(height + 1) * (width + 1));
     const auto at = [&](int y, int x) -> double& { return sums[static_cast<std::size_t>(y) * (width + 1) + x]; };
     for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x) {
-            const float value = anomaly_map[static_cast<std::size_t>(y) * width + x];
+            const std::size_t place = static_cast<std::size_t>(y) * width + x;
             // Not a number is above no threshold: every part would be accepted.
-            if (!std::isfinite(value)) throw Error("the network's anomaly map holds values that are not numbers");
-            const bool inside = y >= fit.top && y < fit.top + fit.height && x >= fit.left && x < fit.left + fit.width;
-            at(y + 1, x + 1) = (inside ? value : 0.0) + at(y, x + 1) + at(y + 1, x) - at(y, x);
+            if (!std::isfinite(anomaly_map[place]))
+                throw Error("the network's anomaly map holds values that are not numbers: its weights are spoilt");
+            at(y + 1, x + 1) = (kept[place] ? anomaly_map[place] : 0.0) + at(y, x + 1) + at(y + 1, x) - at(y, x);
         }
     double most = 0.0;
     for (int y = 0; y < height; ++y)
@@ -64,8 +103,8 @@ inline std::string one_line(const std::string& text) {
 
 /// Inspects the images given on the command line and writes a JSON line for each; returns the exit code.
 ///
-/// A Network is made from a path, has header(), and run(images) gives the anomaly maps B×H×W of a batch B×C×H×W, where
-/// B is header().batch.
+/// A Network is made from a path and has header(); run(images) gives the anomaly maps B×H×W of a batch B×C×H×W, with B
+/// images as header().batch says.
 template <class Network>
 int inspect(int argc, char** argv) {
     if (argc < 3) {

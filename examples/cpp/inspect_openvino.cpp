@@ -14,6 +14,7 @@
 class Network {
 public:
     explicit Network(const std::string& path) {
+        draem::expect_model(path);
         ov::Core core;
         const std::shared_ptr<ov::Model> model = core.read_model(path);
         // The metadata of an ONNX file come under "framework"; an IR has ours under "draem".
@@ -34,12 +35,12 @@ public:
 
     /// Anomaly maps B×H×W of a batch B×C×H×W; they stay valid until the next run.
     const float* run(std::vector<float>& images) {
-        const auto size = [](int side) { return static_cast<std::size_t>(side); };
-        const ov::Shape shape = {size(header_.batch), size(header_.channels), size(header_.height), size(header_.width)};
+        const auto [batch, channels, height, width] = header_.shape();
+        const ov::Shape shape = {batch, channels, height, width};
         request_.set_tensor("image", ov::Tensor(ov::element::f32, shape, images.data()));
         request_.infer();
         const ov::Tensor maps = request_.get_tensor("anomaly_map");
-        if (maps.get_size() != shape[0] * header_.pixels()) throw draem::Error("the model's maps are not of its input's size");
+        if (maps.get_size() != batch * height * width) throw draem::Error("its maps are not of its input's size");
         return maps.data<const float>();
     }
 

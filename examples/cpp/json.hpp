@@ -238,7 +238,8 @@ inline std::string json_text(const std::string& text) {
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
         if (c == '"' || c == '\\') written += '\\', written += c;
-        else if (byte < 0x20) written += std::string("\\u00") + static_cast<char>('0' + (byte >> 4)) + "0123456789abcdef"[byte & 15];
+        else if (byte < 0x20)
+            written += std::string("\\u00") + "01"[byte >> 4] + "0123456789abcdef"[byte & 15];
         else written += c;
     }
     return written + '"';

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <array>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -32,6 +33,10 @@ struct Header {
     std::string sha256;                                    ///< of the weights
 
     int highest() const { return (1 << depth) - 1; }
+    std::array<std::size_t, 4> shape() const {
+        const auto size = [](int side) { return static_cast<std::size_t>(side); };
+        return {size(batch), size(channels), size(height), size(width)};
+    }
     std::size_t pixels() const { return static_cast<std::size_t>(height) * width; }
     std::size_t values() const { return pixels() * channels; }
 };
@@ -163,12 +168,23 @@ inline std::string ir_weights_sum(std::string xml, const std::string& weights) {
     return sha256(xml + weights);
 }
 
+inline bool ends_in(const std::string& path, const std::string& suffix) {
+    return path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+/// Throws Error where a path names no file that ends in .onnx or .xml: a runtime would guess what else it may be.
+inline void expect_model(const std::string& path) {
+    if (!ends_in(path, ".onnx") && !ends_in(path, ".xml")) throw Error("a model ends in .onnx or .xml");
+    if (std::ifstream file(path, std::ios::binary); !file || file.peek() == std::ifstream::traits_type::eof())
+        throw Error("no such file, or it cannot be read");
+}
+
 /// Throws Error where the weights in a model file are not those that its header was written for.
 inline void check_weights(const std::string& path, const Header& header) {
-    const bool ir = path.size() > 4 && path.compare(path.size() - 4, 4, ".xml") == 0;
+    const bool ir = ends_in(path, ".xml");
     const std::string content = read_file(path);
-    const std::string sum =
-        ir ? ir_weights_sum(content, read_file(path.substr(0, path.size() - 4) + ".bin")) : OnnxFile::weights_sum(content);
+    const std::string sum = ir ? ir_weights_sum(content, read_file(path.substr(0, path.size() - 4) + ".bin"))
+                               : OnnxFile::weights_sum(content);
     if (sum != header.sha256) throw Error("the weights do not match their checksum; copy the model again");
 }
 

@@ -75,7 +75,8 @@ private:
         if (digits.empty() || digits.size() > 5 || digits.find_first_not_of("0123456789") != std::string::npos)
             throw Error("its header is damaged");
         const int found = std::stoi(digits);
-        if (found < 1 || found > most) throw Error("its header says " + digits + ", from 1 to " + std::to_string(most) + " is read");
+        if (found < 1 || found > most)
+            throw Error("its header says " + digits + ", from 1 to " + std::to_string(most) + " is read");
         return found;
     }
 

@@ -55,7 +55,7 @@ inline Image convert(Image image, const Header& header) {
             wanted.samples[i] = rounded(0.299f * rgb[0] + 0.587f * rgb[1] + 0.114f * rgb[2], header.highest());
         }
     } else {
-        throw Error("has " + std::to_string(image.channels) + " channels, " + std::to_string(header.channels) + " expected");
+        throw Error(std::to_string(image.channels) + " channels, " + std::to_string(header.channels) + " expected");
     }
     return wanted;
 }

@@ -60,8 +60,9 @@ private:
                    (turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10);
         auto [a, b, c, d, e, f, g, h] = state_;
         for (int i = 0; i < 64; ++i) {
-            const std::uint32_t first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
-            const std::uint32_t second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+            const std::uint32_t chosen = (e & f) ^ (~e & g), most = (a & b) ^ (a & c) ^ (b & c);
+            const std::uint32_t first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + chosen + k[i] + w[i];
+            const std::uint32_t second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + most;
             h = g, g = f, f = e, e = d + first, d = c, c = b, b = a, a = first + second;
         }
         const std::uint32_t mixed[8] = {a, b, c, d, e, f, g, h};
