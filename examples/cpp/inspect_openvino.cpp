@@ -25,6 +25,8 @@ public:
         header_ = draem::read_header(model->get_rt_info<std::string>(section, key),
                                      model->get_rt_info<std::string>(section, "sha256"));
         draem::check_weights(path, header_);
+        if (!model->input("image").get_partial_shape().compatible(shape()))
+            throw draem::Error("its input is not of the size that its header says");
         // Without the hint, processors that can take bf16: other answers than those the thresholds were chosen on.
         request_ = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32),
                                       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY))
@@ -35,16 +37,19 @@ public:
 
     /// Anomaly maps B×H×W of a batch B×C×H×W; they stay valid until the next run.
     const float* run(std::vector<float>& images) {
-        const auto [batch, channels, height, width] = header_.shape();
-        const ov::Shape shape = {batch, channels, height, width};
-        request_.set_tensor("image", ov::Tensor(ov::element::f32, shape, images.data()));
+        request_.set_tensor("image", ov::Tensor(ov::element::f32, shape(), images.data()));
         request_.infer();
         const ov::Tensor maps = request_.get_tensor("anomaly_map");
-        if (maps.get_size() != batch * height * width) throw draem::Error("its maps are not of its input's size");
+        if (maps.get_size() != header_.batch * header_.pixels()) throw draem::Error("its maps are not of its input's size");
         return maps.data<const float>();
     }
 
 private:
+    ov::Shape shape() const {
+        const auto [batch, channels, height, width] = header_.shape();
+        return {batch, channels, height, width};
+    }
+
     draem::Header header_;
     ov::InferRequest request_;
 };
