@@ -104,7 +104,7 @@ def picture(height: int, width: int, channels: int = 3, depth: int = 8, seed: in
     noise = np.random.default_rng([seed, height, width]).random((height, width, channels), np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 1.5).reshape(noise.shape)
     unit = (smooth - smooth.min()) / np.ptp(smooth)
-    pixels = np.rint(unit * (2**depth - 1)).astype(np.uint8 if depth == 8 else np.uint16)
+    pixels: Raw = np.rint(unit * (2**depth - 1)).astype(np.uint8 if depth == 8 else np.uint16)
     return pixels[..., 0] if channels == 1 else pixels
 
 
