@@ -92,11 +92,11 @@ inline const char* verdict(double score, const Header& header) {
     return header.review && score > *header.review ? "review" : "accept";
 }
 
-/// One line for people, whatever a runtime wrote.
+/// One line of ASCII for people, whatever a runtime or a damaged file brought into it.
 inline std::string one_line(const std::string& text) {
     std::string line;
     for (const char c : text.substr(0, 300))
-        if (static_cast<unsigned char>(c) > ' ') line += c;
+        if (static_cast<unsigned char>(c) > ' ') line += c < 0x7F && c > 0 ? c : '?';
         else if (!line.empty() && line.back() != ' ') line += ' ';
     return line;
 }
