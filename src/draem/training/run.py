@@ -39,6 +39,7 @@ from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, pa
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
 from draem.pixels import unused_range
+from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
@@ -63,6 +64,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
     """
     refuse_overwriting(out, resume)
     config = _on_this_machine(config)
+    teacher = Teacher.load(config.training.teacher) if config.training.teacher is not None else None
     fabric = _launch(config)
     dataset = read_layout(data, config.data.layout, category)
     split = _split(dataset, config, out, resume)
@@ -72,18 +74,20 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         config = config.model_copy(update={"data": data_config})
         for line in said:
             log.message(line)
+        if teacher is not None:
+            teacher.refuse_other_images(data_config)
         train, select = _load_banks(split, config, out, log)
         if fabric.is_global_zero:
             _write_record(out, config, split)
         fabric.barrier()
-        trainer = Trainer(config, out, fabric, train, select, log)
+        trainer = Trainer(config, out, fabric, train, select, log, teacher)
         if trainer.train_regions is not None:
             log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
         with _explaining_memory(config, fabric):
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
-            header = _header(config, dataset, split, trained, str(fabric.device))
+            header = _header(config, dataset, split, trained, str(fabric.device), teacher)
             header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
             log.message(f"model: {out / MODEL}")
         fabric.barrier()
@@ -296,7 +300,9 @@ def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
     )
 
 
-def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, device: str) -> Header:
+def _header(
+    config: Config, dataset: Dataset, split: Split, trained: Trained, device: str, teacher: Teacher | None
+) -> Header:
     recipe, channels = config.training, config.data.pixel_format.channels
     return Header(
         config=config,
@@ -317,6 +323,7 @@ def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, de
             device=device,
             precision=recipe.precision,
             validation=trained.validation,
+            teacher=None if teacher is None else teacher.record,
         ),
         versions=package_versions(),
     )
