@@ -76,6 +76,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             log.message(line)
         if teacher is not None:
             teacher.refuse_other_images(data_config)
+            log.message(f"teacher: {teacher.path} ({_widths(teacher.header.config.network)})")
         train, select = _load_banks(split, config, out, log)
         if fabric.is_global_zero:
             _write_record(out, config, split)
@@ -235,11 +236,11 @@ def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> 
 
 
 def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) -> str:
-    recipe, network = config.training, config.network
+    recipe = config.training
     jobs = f"{len(split.train)} to train, {len(split.select)} to select, {len(split.calibrate)} to calibrate"
     return (
-        f"{dataset.name}: {jobs} · preset {config.preset} ({network.reconstructive_width}/"
-        f"{network.discriminative_width}) · {fabric.device.type} {recipe.precision}"
+        f"{dataset.name}: {jobs} · preset {config.preset} ({_widths(config.network)}) · "
+        f"{fabric.device.type} {recipe.precision}"
     )
 
 
@@ -250,10 +251,13 @@ def _write_record(out: Path, config: Config, split: Split) -> None:
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
+def _widths(network: NetworkConfig) -> str:
+    return f"{network.reconstructive_width}/{network.discriminative_width}"
+
+
 def _in_words(network: NetworkConfig) -> str:
     parts = "" if network.parts == "both" else f"{network.parts} alone, "
-    widths = f"{network.reconstructive_width}/{network.discriminative_width}"
-    return f"{widths} ({parts}aligned corners {network.aligned_corners})"
+    return f"{_widths(network)} ({parts}aligned corners {network.aligned_corners})"
 
 
 def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
