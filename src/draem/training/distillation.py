@@ -83,6 +83,6 @@ def _how_images_come(config: DataConfig) -> dict[str, str]:
         "size": "[{},{}]".format(*config.size),
         "channels": str(pixels.channels),
         "depth": str(pixels.depth),
-        "value_range": "null" if numbers is None else "[{:g},{:g}]".format(*numbers),
+        "value_range": "null" if numbers is None else "[{:.10g},{:.10g}]".format(*numbers),
         "fit": config.fit,
     }
