@@ -7,8 +7,8 @@ A SET is a data set with labelled test images, or the name of a surface that is 
 (taught-WEIGHT-SEED). What is there already is gone on with, or taken as it is: it may be stopped at any time.
 
 Choose a weight by the validation figures (simulated defects on held-out good images), or by the test images of one set,
-and believe only the test figures of the other sets. The teacher's split is that of seed 0: it was trained on some images
-that the students hold out, so their validation figures favour the taught a little.
+and believe only the test figures of the other sets. The teacher's split is that of seed 0: it was trained on
+some images that the students hold out, so their validation figures favour the taught a little.
 """
 
 from __future__ import annotations
