@@ -26,8 +26,10 @@ from draem.simulation import draws
 from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.masks import MASKS
 from draem.training import trainer
+from draem.training.distillation import Teacher
 from draem.training.progress import RunLog
 from draem.training.trainer import Trainer
+from tiny import write_tiny_model
 
 WAITING = {
     "_local_scalar_dense",
@@ -97,8 +99,10 @@ def to_device(watch: DeviceWatch) -> Any:
     return copied
 
 
-@pytest.fixture
-def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+@pytest.fixture(params=[False, True], ids=["alone", "taught"])
+def training(
+    request: pytest.FixtureRequest, tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trainer]:
     """A trainer after its first step, in which caches fill, with all that lies on its device marked."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,7 +129,10 @@ def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
     config = Config.resolve("edge", settings=settings)
     fabric = Fabric(accelerator="cpu", devices=1)
     bank = ImageBank.load(sorted(tmp_path.glob("*.png")), config.data)
-    made = Trainer(config, tmp_path, fabric, bank, None, RunLog(tmp_path, active=False))
+    teacher = None
+    if request.param:
+        teacher = Teacher.load(write_tiny_model(tmp_path / "teacher.safetensors", data__size=32))
+    made = Trainer(config, tmp_path, fabric, bank, None, RunLog(tmp_path, active=False), teacher)
     made._prepare(None)
     made._one_step()
     for module in [module for name, module in sys.modules.items() if name.startswith("draem.simulation")]:
@@ -147,6 +154,8 @@ def training(tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer, "load_regions", found)
     assert made.average is not None
     watch.mark(made.window, *made.network.state_dict().values(), *made.average.module.state_dict().values())
+    if teacher is not None:
+        watch.mark(*teacher.network.state_dict().values())
     watch.mark(*(value for state in made.optimizer.state.values() for value in state.values()))
     yield made
     torch.set_flush_denormal(False)

@@ -19,7 +19,7 @@ from torch import Tensor
 from draem import verbs
 from draem.modelfile.tensors import read_record
 from draem.training.trainer import CHECKPOINT
-from tiny import write_noise
+from tiny import write_noise, write_tiny_model
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the launcher starts scripts as POSIX does")
 
@@ -137,3 +137,20 @@ def test_one_process_writes_and_speaks(together: tuple[Path, list[str], list[str
     assert files == [CHECKPOINT, "config.yaml", "metrics.csv", "model.safetensors", "split.json", "tensorboard"]
     assert len(list((out / "tensorboard").iterdir())) == 2  # one a start
     assert read_record(out / CHECKPOINT)[0]["threads"] == 1  # as set, not as the launcher shares the cores
+
+
+def test_two_processes_with_a_teacher_match_one(parts: Path, tmp_path: Path) -> None:
+    """Each has the teacher for itself; its part of the loss is shared like the others."""
+    teacher = write_tiny_model(tmp_path / "teacher.safetensors", data__size=32)
+    taught = {"training.teacher": str(teacher), "training.images": 24}
+    flags = [part for key, value in taught.items() for part in ("--set", f"{key}={value}")]
+    together = command(parts, tmp_path / "together", "--preset", "edge", *flags)
+    done = subprocess.run(together, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    verbs.train(parts, tmp_path / "alone", "edge", settings=SETTINGS | taught | {"training.accumulate": 2})
+    ours, theirs = state(tmp_path / "together", "model."), state(tmp_path / "alone", "model.")
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-5, msg=name)
+    for row, expected in zip(history(tmp_path / "together"), history(tmp_path / "alone"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+        assert row["taught"] > 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from draem.inspection.detector import Detector
     from draem.inspection.prediction import Prediction
     from draem.inspection.scoring import Region
-    from draem.verbs import load, train, train_all
+    from draem.verbs import distill, load, train, train_all
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,7 @@ _HOMES = {
     "Evaluation": "draem.evaluation.evaluate",
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
+    "distill": "draem.verbs",
     "evaluate": "draem.evaluation.evaluate",
     "evaluate_all": "draem.evaluation.categories",
     "load": "draem.verbs",
@@ -47,6 +48,7 @@ __all__ = [
     "Prediction",
     "Region",
     "__version__",
+    "distill",
     "evaluate",
     "evaluate_all",
     "load",

@@ -41,6 +41,15 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Preset = Annotated[str, typer.Option("--preset", help="edge, fast, standard, large, official, paper.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="Settings over the preset's.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
+Run = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")]
+Images = Annotated[int | None, typer.Option("--images", min=1, help="Budget: images seen.")]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Budget: passes over the data.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")]
+CheckpointEvery = Annotated[
+    float | None, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="60 unless told.")
+]
+Init = Annotated[Path | None, typer.Option("--init", metavar="MODEL", help="Start from its weights.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the network.")]
 
 
@@ -146,26 +155,23 @@ def simulate(
 @app.command()
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")],
+    out: Run,
     preset: Preset = "",
     config: ConfigFile = None,
     settings: Settings = None,
-    images: Annotated[int | None, typer.Option("--images", min=1, help="Budget: images seen.")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Budget: passes over the data.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    images: Images = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
     category: Category = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
-    checkpoint_every: Annotated[
-        float | None, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="60 unless told.")
-    ] = None,
-    init: Annotated[Path | None, typer.Option("--init", metavar="MODEL", help="Start from its weights.")] = None,
+    resume: Resume = False,
+    checkpoint_every: CheckpointEvery = None,
+    init: Init = None,
     as_json: Json = False,
 ) -> None:
     """Train on good images; RUN/model.safetensors is the model; of all categories, RUN/CATEGORY/model.safetensors."""
     from draem import verbs
 
-    flags = {"images": images, "epochs": epochs, "seed": seed, "checkpoint_every": checkpoint_every}
-    chosen = {f"training.{key}": value for key, value in flags.items() if value is not None} | _settings(settings)
+    chosen = _training_settings(images, epochs, seed, checkpoint_every) | _settings(settings)
     if category == "all":
         models = verbs.train_all(data, out, preset, config=config, settings=chosen, resume=resume, init=init)
         if _first_process():
@@ -176,9 +182,47 @@ def train(
     detector = verbs.train(
         data, out, preset, config=config, settings=chosen, category=category, resume=resume, init=init
     )
+    _show_trained(out, detector.header, as_json)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="A large trained model: RUN/model.safetensors.")],
+    data: Data,
+    out: Run,
+    preset: Annotated[str, typer.Option("--preset", help="The student's: edge unless told.")] = "",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    images: Images = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    category: Category = None,
+    resume: Resume = False,
+    checkpoint_every: CheckpointEvery = None,
+    init: Init = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small network with a large trained one as its teacher; RUN/model.safetensors is the model."""
+    from draem import verbs
+
+    chosen = _training_settings(images, epochs, seed, checkpoint_every) | _settings(settings)
+    detector = verbs.distill(
+        teacher, data, out, preset, config=config, settings=chosen, category=category, resume=resume, init=init
+    )
+    _show_trained(out, detector.header, as_json)
+
+
+def _training_settings(
+    images: int | None, epochs: float | None, seed: int | None, checkpoint_every: float | None
+) -> dict[str, Any]:
+    flags = {"images": images, "epochs": epochs, "seed": seed, "checkpoint_every": checkpoint_every}
+    return {f"training.{key}": value for key, value in flags.items() if value is not None}
+
+
+def _show_trained(out: Path, header: Any, as_json: bool) -> None:
     if _first_process():
         typer.echo(f"model: {out / 'model.safetensors'}")
-        _finish(as_json, {"model": str(out / "model.safetensors"), **_summary(detector.header)})
+        _finish(as_json, {"model": str(out / "model.safetensors"), **_summary(header)})
 
 
 @app.command()

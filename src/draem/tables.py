@@ -95,6 +95,12 @@ def header_table(header: Header) -> Table:
             f"{record.images_seen} images, {record.seconds / 60:.1f} min on {record.device} in {record.precision}, "
             f"seed {header.config.training.seed}, weights of step {record.step_kept} of {record.steps}"
         )
+        if record.teacher is not None:
+            taught = record.teacher
+            rows["teacher"] = (
+                f"{taught.preset}, widths {taught.reconstructive_width}/{taught.discriminative_width}, "
+                f"sha256 {taught.sha256[:16]}"
+            )
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())
     rows["weights"] = f"sha256 {header.sha256}"
     for name, value in rows.items():

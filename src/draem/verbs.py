@@ -1,4 +1,4 @@
-"""The verbs of the Python interface that are not a module's own: train, train_all and load."""
+"""The verbs of the Python interface that are not a module's own: train, train_all, distill and load."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from draem.errors import ConfigError, MissingExtraError
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
 from draem.inspection.execution import BackendName, Device, Precision
+from draem.modelfile import read_header
 from draem.settings import flat, read_yaml
 
 _log = logging.getLogger(__name__)
-_MAY_CHANGE = {"checkpoint_every", "log_every"}
+_MAY_CHANGE = {"checkpoint_every", "log_every", "teacher"}
+"""How a run reports; and where its teacher lies, whose weights its checkpoint knows."""
 
 
 def load(
@@ -72,9 +74,60 @@ def train(
     settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
     # Before torch, which takes seconds to load: a wrong setting is told at once.
     resolved = resolve_config(Path(out), preset, Path(config) if config else None, settings, resume)
+    return _train(Path(data), Path(out), resolved, category, resume)
+
+
+def distill(
+    teacher: str | Path,
+    data: str | Path,
+    out: str | Path,
+    preset: str = "",
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    category: str | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+) -> Detector:
+    """Train a small network on good images, with a large trained one as its teacher.
+
+    Beside the masks of simulated anomalies, the teacher's map on them is a target: `training.distill_weight` is its
+    share. All else is as in training.
+
+    Args:
+        teacher: a trained model, of images of the same size and kind; any widths.
+        data: a folder of good images, or a data set whose layout is understood; best the teacher's own.
+        out: the run's folder; its `model.safetensors` is the model.
+        preset: where the student's settings start from; empty: `edge`.
+        config: as in `train`.
+        settings: as in `train`.
+        category: which of several categories.
+        resume: go on with the run in `out`, which must have had the same teacher.
+        init: a trained model of the student's own widths to start from.
+
+    Returns:
+        The trained student, with a first threshold of its own.
+
+    Raises:
+        DraemError: of the kind that fits; see `draem.errors`.
+    """
+    if category == ALL:
+        raise ConfigError("category all: a teacher teaches one category; name it")
+    read_header(Path(teacher))  # before torch: what is no model is told at once
+    settings = {
+        **(settings or {}),
+        **({"training.init": str(init)} if init else {}),
+        "training.teacher": str(teacher),
+    }
+    file = Path(config) if config else None
+    resolved = resolve_config(Path(out), preset, file, settings, resume, otherwise="edge")
+    return _train(Path(data), Path(out), resolved, category, resume)
+
+
+def _train(data: Path, out: Path, config: Config, category: str | None, resume: bool) -> Detector:
     with _needing_torch():
         from draem.training.run import train_run
-    return train_run(Path(data), Path(out), resolved, category=category, resume=resume)
+    return train_run(data, out, config, category=category, resume=resume)
 
 
 def train_all(
@@ -131,8 +184,17 @@ def _needing_torch() -> Iterator[None]:
         raise MissingExtraError(error.name or "torch", "train") from None
 
 
-def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[str, Any], resume: bool) -> Config:
+def resolve_config(
+    out: Path,
+    preset: str,
+    file: Path | None,
+    settings: Mapping[str, Any],
+    resume: bool,
+    otherwise: str = "",
+) -> Config:
     """The settings of a run; a resumed one has those it began with, and may change only how it reports.
+
+    A new run has the preset `otherwise` where none is named; where that is empty too, `default_preset`.
 
     Raises:
         ConfigError: a setting is wrong, or differs from the run that is to be resumed.
@@ -140,7 +202,7 @@ def resolve_config(out: Path, preset: str, file: Path | None, settings: Mapping[
     stored = out / "config.yaml"
     named = settings.get("preset") or preset or (read_yaml(file).get("preset", "") if file else "")
     if not (resume and stored.exists()):
-        return Config.resolve(named or default_preset(), file, settings)
+        return Config.resolve(named or otherwise or default_preset(), file, settings)
     before = Config.resolve("", stored)
     if named and named != before.preset:
         raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")

@@ -132,6 +132,10 @@ class TrainingConfig(Section):
     """Budget in passes over the training images; or `images`."""
     init: Path | None = None
     """A trained model of the same network, to start from its weights instead of random ones."""
+    teacher: Path | None = None
+    """A trained model of any widths, whose map on simulated anomalies is a target beside their masks: distillation."""
+    distill_weight: Share = 0.5
+    """Share of the teacher's map in the segmentation loss; the rest is the mask's."""
     batch_size: Positive = 8
     """Images in one forward pass of one device."""
     accumulate: Positive = 1

@@ -39,6 +39,12 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _something_to_teach(self) -> Self:
+        if self.training.teacher is not None and self.network.parts == "reconstructive":
+            raise ValueError("training.teacher teaches the discriminative sub-network, which network.parts leaves out")
+        return self
+
     def to_yaml(self) -> str:
         """The configuration as YAML that `Config.resolve(file=…)` reads back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)

@@ -55,6 +55,16 @@ class DataRecord(_Part):
     calibrate: int
 
 
+class TeacherRecord(_Part):
+    """Which trained model taught this one."""
+
+    sha256: str
+    """Of its weights, as in its own header."""
+    preset: str
+    reconstructive_width: int
+    discriminative_width: int
+
+
 class TrainingRecord(_Part):
     """How the weights came about."""
 
@@ -65,6 +75,8 @@ class TrainingRecord(_Part):
     device: str
     precision: str
     validation: dict[str, float | None] = {}
+    teacher: TeacherRecord | None = None
+    """None: taught by masks alone."""
 
 
 class ImageParity(_Part):

@@ -103,6 +103,28 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
     return (weight * -log_p).mean()
 
 
+def taught_loss(logits: Tensor, taught: Tensor, gamma: float) -> Tensor:
+    """The focal loss with a teacher's probabilities in the place of the mask: mean of |q − p|^γ · H(q, p), float32.
+
+    p and q are the student's and the teacher's probability of the anomalous class, H their cross-entropy. Where the
+    teacher is certain it is the focal loss.
+
+    Args:
+        logits: B×2×H×W, the student's.
+        taught: B×2×H×W, the teacher's.
+        gamma: focusing exponent.
+
+    Source: Li et al., "Generalized focal loss", NeurIPS 2020, equation 5 (quality focal loss).
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        margin = logits[:, 1].float() - logits[:, 0].float()
+        target = torch.sigmoid(taught[:, 1].float() - taught[:, 0].float())
+        entropy = functional.binary_cross_entropy_with_logits(margin, target, reduction="none")
+        # The power's gradient at 0 is infinite for γ below 1.
+        distance = (target - torch.sigmoid(margin)).abs().clamp_min(1e-6)
+        return (distance.pow(gamma) * entropy).mean()
+
+
 def gaussian_window(device: torch.device | None = None) -> Tensor:
     """The one-dimensional Gaussian window, 11 values that sum to 1."""
     x = torch.arange(WINDOW, dtype=torch.float32, device=device) - WINDOW // 2

@@ -33,6 +33,7 @@ COLUMNS = (
     "ssim",
     "l2",
     "focal",
+    "taught",
     "learning_rate",
     "images_per_second",
     "val_pixel_ap",

@@ -39,6 +39,7 @@ from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, pa
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
 from draem.pixels import unused_range
+from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
@@ -63,6 +64,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
     """
     refuse_overwriting(out, resume)
     config = _on_this_machine(config)
+    teacher = Teacher.load(config.training.teacher) if config.training.teacher is not None else None
     fabric = _launch(config)
     dataset = read_layout(data, config.data.layout, category)
     split = _split(dataset, config, out, resume)
@@ -72,18 +74,21 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         config = config.model_copy(update={"data": data_config})
         for line in said:
             log.message(line)
+        if teacher is not None:
+            teacher.refuse_other_images(data_config)
+            log.message(f"teacher: {teacher.path} ({_widths(teacher.header.config.network)})")
         train, select = _load_banks(split, config, out, log)
         if fabric.is_global_zero:
             _write_record(out, config, split)
         fabric.barrier()
-        trainer = Trainer(config, out, fabric, train, select, log)
+        trainer = Trainer(config, out, fabric, train, select, log, teacher)
         if trainer.train_regions is not None:
             log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
         with _explaining_memory(config, fabric):
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
-            header = _header(config, dataset, split, trained, str(fabric.device))
+            header = _header(config, dataset, split, trained, str(fabric.device), teacher)
             header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
             log.message(f"model: {out / MODEL}")
         fabric.barrier()
@@ -231,11 +236,11 @@ def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> 
 
 
 def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) -> str:
-    recipe, network = config.training, config.network
+    recipe = config.training
     jobs = f"{len(split.train)} to train, {len(split.select)} to select, {len(split.calibrate)} to calibrate"
     return (
-        f"{dataset.name}: {jobs} · preset {config.preset} ({network.reconstructive_width}/"
-        f"{network.discriminative_width}) · {fabric.device.type} {recipe.precision}"
+        f"{dataset.name}: {jobs} · preset {config.preset} ({_widths(config.network)}) · "
+        f"{fabric.device.type} {recipe.precision}"
     )
 
 
@@ -246,10 +251,13 @@ def _write_record(out: Path, config: Config, split: Split) -> None:
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
+def _widths(network: NetworkConfig) -> str:
+    return f"{network.reconstructive_width}/{network.discriminative_width}"
+
+
 def _in_words(network: NetworkConfig) -> str:
     parts = "" if network.parts == "both" else f"{network.parts} alone, "
-    widths = f"{network.reconstructive_width}/{network.discriminative_width}"
-    return f"{widths} ({parts}aligned corners {network.aligned_corners})"
+    return f"{_widths(network)} ({parts}aligned corners {network.aligned_corners})"
 
 
 def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
@@ -296,7 +304,9 @@ def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
     )
 
 
-def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, device: str) -> Header:
+def _header(
+    config: Config, dataset: Dataset, split: Split, trained: Trained, device: str, teacher: Teacher | None
+) -> Header:
     recipe, channels = config.training, config.data.pixel_format.channels
     return Header(
         config=config,
@@ -317,6 +327,7 @@ def _header(config: Config, dataset: Dataset, split: Split, trained: Trained, de
             device=device,
             precision=recipe.precision,
             validation=trained.validation,
+            teacher=None if teacher is None else teacher.record,
         ),
         versions=package_versions(),
     )

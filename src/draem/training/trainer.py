@@ -24,12 +24,13 @@ from draem.data.regions import Regions
 from draem.errors import ModelFileError, TrainingError
 from draem.files import remove_unfinished
 from draem.network.draem import Draem
-from draem.network.losses import draem_losses
+from draem.network.losses import draem_losses, taught_loss
 from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights
+from draem.training.distillation import Teacher
 from draem.training.interrupt import Interrupt
 from draem.training.order import image_indices
 from draem.training.progress import RunLog
@@ -58,7 +59,14 @@ class Trainer:
     """Trains one network on one bank of normal images."""
 
     def __init__(
-        self, config: Config, out: Path, fabric: Fabric, train: ImageBank, select: ImageBank | None, log: RunLog
+        self,
+        config: Config,
+        out: Path,
+        fabric: Fabric,
+        train: ImageBank,
+        select: ImageBank | None,
+        log: RunLog,
+        teacher: Teacher | None = None,
     ) -> None:
         recipe, channels = config.training, config.data.pixel_format.channels
         self.config, self.recipe, self.out, self.log = config, recipe, out, log
@@ -74,6 +82,10 @@ class Trainer:
             self.network.channels_last()
         if fabric.world_size > 1 and self.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.move_to(self.device, channels_last=recipe.channels_last)
+        self.terms = _TERMS if teacher is None else (*_TERMS, "taught")
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, Any] = {}
@@ -162,7 +174,7 @@ class Trainer:
         self.average = MovingAverage(self.network, horizon) if recipe.ema else None
         self.state = RunState(self.network, self.average.module if self.average else None, self.optimizer.optimizer)
         self.statistics = PartStatistics(self.network, recipe.accumulate, self.fabric.world_size)
-        self.window = torch.zeros(len(_TERMS) + 1, device=self.device)
+        self.window = torch.zeros(len(self.terms) + 1, device=self.device)
 
     def _one_step(self) -> float:
         """All parts of one batch, then the optimiser; returns the learning rate. Never waits for the device."""
@@ -211,8 +223,14 @@ class Trainer:
             recipe.focal_gamma,
             self.config.network.parts,
         )
-        self.fabric.backward(losses.total / recipe.accumulate)
-        terms = torch.stack((losses.total, losses.ssim, losses.l2, losses.focal)).detach()
+        total, taught = losses.total, []
+        if self.teacher is not None:
+            with self.fabric.autocast():
+                answer = self.teacher.logits(anomalous)
+            taught = [taught_loss(logits, answer, recipe.focal_gamma)]
+            total = total + recipe.distill_weight * (taught[0] - losses.focal)
+        self.fabric.backward(total / recipe.accumulate)
+        terms = torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
         self.window += torch.cat((terms, torch.ones(1, device=self.device)))
 
     def _losses(self) -> dict[str, float]:
@@ -220,7 +238,7 @@ class Trainer:
         total: Any = self.fabric.all_reduce(self.window, reduce_op="sum")
         *sums, count = total.tolist()
         self.window.zero_()
-        means = {name: value / max(count, 1) for name, value in zip(_TERMS, sums, strict=True)}
+        means = {name: value / max(count, 1) for name, value in zip(self.terms, sums, strict=True)}
         if not all(math.isfinite(value) for value in means.values()):
             raise self._diverged()
         return means
@@ -282,6 +300,7 @@ class Trainer:
             "window": self.window.tolist(),
             "best": self.best,
             "scaler": self._scaler_state(),
+            "teacher": self._taught_by(),
         }
         self.state.save(self.out / CHECKPOINT, record)
 
@@ -295,6 +314,7 @@ class Trainer:
                 self.log.message(f"nothing to resume in {self.out}: starting from the beginning")
             return
         record = self.state.load(path)
+        self._refuse_other_teacher(record.get("teacher"))
         try:
             self.step, self.seconds = int(record["step"]), float(record["seconds"])
             # The first process's sums alone: a row that a kill cut in two lacks the others' share of its first part.
@@ -312,6 +332,18 @@ class Trainer:
                 f"{self.out / 'config.yaml'}"
             )
         self.log.message(f"resumed at step {self.step} of {self.steps}")
+
+    def _taught_by(self) -> str | None:
+        """The sum of the teacher's weights; none without a teacher."""
+        return None if self.teacher is None else self.teacher.header.sha256
+
+    def _refuse_other_teacher(self, before: Any) -> None:
+        ours = self._taught_by()
+        if before != ours:
+            known, given = (str(one)[:12] if one else "none" for one in (before, ours))
+            raise TrainingError(
+                f"{self.out}: its run has another teacher (sha256 {known}, now {given}); resume with that one"
+            )
 
     def _result(self) -> Trained:
         state = {name: value.detach().cpu() for name, value in self._kept_network().state_dict().items()}
