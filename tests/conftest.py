@@ -12,8 +12,9 @@ import torch
 
 from draem import cli
 from draem.data.demo import render_demo
+from draem.deployment.export import export_model, ir_of
 from draem.inspection.detector import Detector
-from draem.modelfile import Thresholds
+from draem.modelfile import Thresholds, openvino, read_header
 from tiny import write_tiny_model
 
 # Workers run side by side, a core each: more threads would wait for one another.
@@ -39,6 +40,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_detector(tiny_model: Path) -> Detector:
     """The detector of `tiny_model`, on the CPU."""
     return Detector.load(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` as ONNX, of any batch, in fp32; not to be changed."""
+    path = tmp_path_factory.mktemp("tiny_onnx") / "model.onnx"
+    export_model(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_ir(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_onnx` as OpenVINO IR; not to be changed."""
+    path = tmp_path_factory.mktemp("tiny_ir") / "model.xml"
+    openvino.write_model(path, read_header(tiny_onnx), *ir_of(tiny_onnx.read_bytes()))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -117,8 +117,9 @@ def benchmark_table(benchmark: Benchmark) -> Table:
         table.add_column(name, justify="right")
     for row in benchmark.rows:
         table.add_row(row.way.backend, row.way.precision, *_figures(row), style="dim" if row.reason else None)
-    reasons = [f"{row.way.name}: {row.reason}" for row in benchmark.rows if row.reason]
-    table.caption = escape("\n".join([in_words(benchmark.machine), *reasons]))
+    said = [f"{row.way.name}: {row.reason}" for row in benchmark.rows if row.reason]
+    said += [f"{row.way.name}: its answers differ by more than export allows" for row in benchmark.rows if row.forced]
+    table.caption = escape("\n".join([in_words(benchmark.machine), *said]))
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from draem.deployment.benchmark.material import Material
 from draem.deployment.benchmark.ways import Format, WeightPrecision
 from draem.errors import DraemError, MissingExtraError, ModelFileError
 from draem.modelfile import Header, read_header
@@ -11,7 +12,7 @@ from draem.modelfile.openvino import weights_file
 
 
 def exported(
-    model: Path, header: Header, to: Format, precision: WeightPrecision, folder: Path, data: Path | None
+    model: Path, header: Header, to: Format, precision: WeightPrecision, folder: Path, material: Material
 ) -> Path:
     """The model as another kind of file, in a folder.
 
@@ -22,7 +23,7 @@ def exported(
     out = folder / f"{model.stem}-{precision}.{suffix}"
     if not _is_export_of(out, header):
         try:
-            _export(model, out, to, precision, data)
+            _export(model, out, to, precision, material)
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "a package", "export") from None
         except RuntimeError as error:  # what torch's and OpenVINO's converters raise
@@ -37,7 +38,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in pair)
 
 
-def _export(model: Path, out: Path, to: Format, precision: WeightPrecision, data: Path | None) -> None:
+def _export(model: Path, out: Path, to: Format, precision: WeightPrecision, material: Material) -> None:
     # Inside: a model that is exported already is measured without torch.
     from draem.deployment.export import export_model
 

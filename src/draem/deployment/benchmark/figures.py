@@ -28,6 +28,7 @@ BATCHES = (1, 2, 4, 8)
 _WARM_UP = 3
 _PREPARED = 2
 """Images that the network alone is run on; what is on them makes no difference to its speed."""
+_STREAMED = 100
 _SECONDS, _LEAST = 2.0, 3
 """Where the number of runs is not exact: so long for the times of one kind, but at least so many."""
 
@@ -138,7 +139,7 @@ def _rates(detector: Detector, ready: list[list[Images]]) -> list[Rate]:
 def _streamed(model: str, execution: Execution) -> list[Detector]:
     """The same model run on several images at the same time, by a backend that can."""
     streams = execution.threads or os.cpu_count() or 1
-    if streams == 1 or execution.backend == "torch":
+    if streams == 1:
         return []
     try:
         detector = Detector.load(model, **vars(replace(execution, streams=streams)))
@@ -148,7 +149,7 @@ def _streamed(model: str, execution: Execution) -> list[Detector]:
 
 
 def _rate_of_files(detector: Detector, images: list[Path], best: Rate) -> Rate:
-    count = max(best.batch * best.streams, int(best.images_per_second / 2))
+    count = max(best.batch * best.streams, min(int(best.images_per_second / 2), _STREAMED))
 
     def inspect() -> None:
         deque(detector.stream(list(islice(cycle(images), count)), best.batch), maxlen=0)

@@ -21,8 +21,14 @@ TIMED_IMAGES = 8
 
 @dataclass(frozen=True)
 class Material:
-    """Files to time with, in words too, and what accuracy is taken on; none: there are no labels."""
+    """A data set, the files of it to time with, both in words, and what accuracy is taken on.
 
+    No accuracy: there are no labels.
+    """
+
+    data: Path
+    layout: AnyLayout
+    category: str | None
     files: list[str]
     words: str
     accuracy: Accuracy | None = None
@@ -39,16 +45,17 @@ def of_dataset(data: Path, layout: AnyLayout, category: str | None, most: int) -
     words = f"{len(timed)} images of {data}"
     files = [str(sample.path) for sample in timed]
     if all(sample.label == "good" for sample in samples):
-        return Material(files, f"{words} (no accuracy: all of its test images are good)")
-    evaluated = min(most, len(samples))
-    words += f", accuracy on {evaluated} of its {len(samples)} test images"
-    return Material(files, words, Accuracy(str(data), layout, category, most))
+        words += " (no accuracy: all of its test images are good)"
+        return Material(data, layout, category, files, words)
+    words += f", accuracy on {min(most, len(samples))} of its {len(samples)} test images"
+    return Material(data, layout, category, files, words, Accuracy(str(data), layout, category, most))
 
 
 def rendered(config: DataConfig, folder: Path) -> Material:
-    """Images of cloth as large as the network's input, with its channels, written into a folder."""
+    """Images of cloth as large as the network's input, with its channels, written into an empty folder."""
     channels = config.pixel_format.channels
     side = min(max(*config.size, SMALLEST), LARGEST)
+    folder.mkdir(exist_ok=True)
     files = []
     for index in range(TIMED_IMAGES):
         image = render_image("woven", size=side, index=index).image
@@ -58,4 +65,5 @@ def rendered(config: DataConfig, folder: Path) -> Material:
         else:
             np.save(path, np.take(image, range(channels), axis=2, mode="wrap"))
         files.append(str(path))
-    return Material(files, f"{len(files)} rendered images of {side}×{side} pixels (no accuracy without --data)")
+    words = f"{len(files)} rendered images of {side}×{side} pixels (no accuracy without --data)"
+    return Material(folder, "folder", None, files, words)

@@ -11,6 +11,7 @@ from draem.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 METRIC = "pixel_ap"
 _COLOURS = {"torch": "#D55E00", "onnxruntime": "#0072B2", "openvino": "#009E73"}
@@ -74,27 +75,19 @@ def _label(axes: Axes, points: list[tuple[Row, float, float]]) -> None:
     taken = [
         Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(t, ap) for _, t, ap in points])
     ]
-    inside = axes.get_window_extent()
+    frame = axes.get_window_extent()
     for row, time, ap in sorted(points, key=lambda point: point[1]):
-        tried: list[tuple[int, Annotation]] = []
-        for offset in _OFFSETS:
-            side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
-            label = axes.annotate(
-                f"{row.way.backend} {row.way.precision}, {time:.3g} ms",
-                (time, ap),
-                offset,
-                textcoords="offset points",
-                ha=side,
-                fontsize="small",
-            )
-            box = label.get_window_extent()
-            covered = sum(box.overlaps(other) for other in taken) + 10 * (not inside.containsx(box.x0))
-            covered += 10 * (not inside.containsx(box.x1))
-            tried.append((covered, label))
-            if not covered:
-                break
-        best = min(tried, key=lambda one: one[0])[1]
-        for _, label in tried:
-            if label is not best:
-                label.remove()
-        taken.append(best.get_window_extent())
+        name = f"{row.way.backend} {row.way.precision}, {time:.{0 if time >= 100 else 1}f} ms"
+        label = axes.annotate(name, (time, ap), (0, 0), textcoords="offset points", fontsize="small")
+        best = min(_OFFSETS, key=lambda offset: _covered(label, offset, frame, taken))
+        _covered(label, best, frame, taken)
+        taken.append(label.get_window_extent())
+
+
+def _covered(label: Annotation, offset: tuple[int, int], frame: Bbox, taken: list[Bbox]) -> int:
+    """Put a label at an offset from its mark; how much of what is taken it covers there, the frame counted too."""
+    label.xyann = offset
+    label.set_horizontalalignment("left" if offset[0] > 0 else "right" if offset[0] < 0 else "center")
+    box = label.get_window_extent()
+    outside = bool(box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
+    return sum(bool(box.overlaps(other)) for other in taken) + len(taken) * outside

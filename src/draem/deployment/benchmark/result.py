@@ -14,6 +14,7 @@ from draem.deployment.benchmark.job import Figures, Rate
 from draem.deployment.benchmark.stopwatch import Latency
 from draem.deployment.benchmark.ways import Way
 from draem.files import atomic_write
+from draem.modelfile import read_header
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Row:
     Attributes:
         way: which one.
         reason: why nothing was measured; empty: it was.
+        forced: whether the file's answers are further from the model's than its export's tolerance.
         file: name of the file that is run.
         bytes: its size, of a pair that of both.
         execution: what ran it, in the backend's words.
@@ -37,6 +39,7 @@ class Row:
 
     way: Way
     reason: str = ""
+    forced: bool = False
     file: str = ""
     bytes: int | None = None
     execution: str = ""
@@ -53,9 +56,11 @@ class Row:
     def of(cls, way: Way, path: Path, measured: Sequence[Figures]) -> Row:
         """The row of a way that was measured in some processes; throughput and accuracy are of the first."""
         first = measured[0]
+        artefact = read_header(path).artefact
         known = [one.memory for one in measured if one.memory is not None]
         return cls(
             way,
+            forced=artefact is not None and artefact.certificate is not None and artefact.certificate.forced,
             file=path.name,
             bytes=size_of(path),
             execution=first.execution,

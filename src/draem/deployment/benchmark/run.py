@@ -12,7 +12,7 @@ from draem.config import AnyLayout
 from draem.deployment.benchmark.exports import exported
 from draem.deployment.benchmark.job import Accuracy, Figures, Job
 from draem.deployment.benchmark.machine import machine
-from draem.deployment.benchmark.material import of_dataset, rendered
+from draem.deployment.benchmark.material import Material, of_dataset, rendered
 from draem.deployment.benchmark.process import measure_apart
 from draem.deployment.benchmark.result import Benchmark, Row
 from draem.deployment.benchmark.ways import Way, chosen, ways_to_run
@@ -65,11 +65,14 @@ def benchmark(
     found, rounds = machine(threads), _rounds(repeats)
     steps, total = count(), len(ways) * (1 + len(rounds))
     with TemporaryDirectory(prefix="draem-benchmark-") as folder:
-        material = of_dataset(data, layout, category, images) if data else rendered(header.config.data, Path(folder))
+        if data:
+            material = of_dataset(data, layout, category, images)
+        else:
+            material = rendered(header.config.data, Path(folder) / "images")
         entries = []
         for way in ways:
             progress(next(steps), total)
-            entries.append(_entry(way, model, header, out or Path(folder), data))
+            entries.append(_entry(way, model, header, out or Path(folder), material))
         for runs in rounds:
             job = Job("", {}, material.files, runs, exactly=repeats is not None)
             for entry in entries:
@@ -108,11 +111,11 @@ class _Entry:
         return Row(self.way, self.reason) if self.reason else Row.of(self.way, self.path, self.measured)
 
 
-def _entry(way: Way, model: Path, header: Header, folder: Path, data: Path | None) -> _Entry:
+def _entry(way: Way, model: Path, header: Header, folder: Path, material: Material) -> _Entry:
     if way.artefact is None:
         return _Entry(way, model)
     try:
-        return _Entry(way, exported(model, header, *way.artefact, folder, data))
+        return _Entry(way, exported(model, header, *way.artefact, folder, material))
     except DraemError as error:
         return _Entry(way, model, str(error))
 
