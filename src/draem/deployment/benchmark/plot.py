@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 METRIC = "pixel_ap"
 _COLOURS = {"torch": "#D55E00", "onnxruntime": "#0072B2", "openvino": "#009E73"}
 """Told apart by the colour-blind (M. Okabe, K. Ito, 2008)."""
-_GREY = "#8c8c8c"
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
 _OFFSETS = ((8, 6), (8, -12), (-8, 6), (-8, -12), (0, 14), (0, -20), (8, 20), (-8, 20), (8, -28), (-8, -28), (0, 34))
 """Where a label may stand, in points from its mark; the first that covers nothing is taken."""
@@ -86,7 +85,6 @@ def _label(axes: Axes, points: list[tuple[Row, float, float]]) -> None:
             textcoords="offset points",
             fontsize="small",
             color=_COLOURS.get(row.way.backend, "black"),
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.6, "shrinkA": 0},
         )
         best = min(_OFFSETS, key=lambda offset: _covered(label, offset, frame, taken))
         _covered(label, best, frame, taken)
