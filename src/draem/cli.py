@@ -270,6 +270,31 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command("import-weights")
+def import_weights(
+    reconstructive: Annotated[Path, typer.Argument(metavar="NAME.pckl", help="Reconstructive sub-network.")],
+    discriminative: Annotated[Path, typer.Argument(metavar="NAME_seg.pckl", help="Discriminative sub-network.")],
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model file to write: …/model.safetensors.")],
+) -> None:
+    """Turn a pair of the published weights into a model file; BGR becomes RGB."""
+    with _needs("train"):
+        from draem.network.weights import import_published
+    header = import_published(reconstructive, discriminative, out)
+    network = header.config.network
+    typer.echo(f"model: {out} ({network.reconstructive_width}/{network.discriminative_width}, no threshold yet)")
+
+
+@app.command()
+def info(model: Model, as_json: Json = False) -> None:
+    """Read a model file's header."""
+    from draem.modelfile import read_header
+    from draem.tables import header_table, show
+
+    header = read_header(model)
+    show(header_table(header))
+    _finish(as_json, header.model_dump(mode="json"))
+
+
 @app.command()
 def benchmark(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model, or an exported one.")],
@@ -328,31 +353,6 @@ def benchmark(
             atomic_write(out / "benchmark.png", picture)
             typer.echo(f"picture: {out / 'benchmark.png'}")
     _finish(as_json, found.to_dict())
-
-
-@app.command("import-weights")
-def import_weights(
-    reconstructive: Annotated[Path, typer.Argument(metavar="NAME.pckl", help="Reconstructive sub-network.")],
-    discriminative: Annotated[Path, typer.Argument(metavar="NAME_seg.pckl", help="Discriminative sub-network.")],
-    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model file to write: …/model.safetensors.")],
-) -> None:
-    """Turn a pair of the published weights into a model file; BGR becomes RGB."""
-    with _needs("train"):
-        from draem.network.weights import import_published
-    header = import_published(reconstructive, discriminative, out)
-    network = header.config.network
-    typer.echo(f"model: {out} ({network.reconstructive_width}/{network.discriminative_width}, no threshold yet)")
-
-
-@app.command()
-def info(model: Model, as_json: Json = False) -> None:
-    """Read a model file's header."""
-    from draem.modelfile import read_header
-    from draem.tables import header_table, show
-
-    header = read_header(model)
-    show(header_table(header))
-    _finish(as_json, header.model_dump(mode="json"))
 
 
 @app.callback(invoke_without_command=True)

@@ -106,6 +106,44 @@ def header_table(header: Header) -> Table:
     return table
 
 
+def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:
+    """Real defects among simulated ones: by type, by feature; the reasons, and the `most` that are farthest outside."""
+    kinds = Table("defect", *_right("defects", "covered"), "why not", title=escape(title), title_justify="left")
+    for kind, (count, share) in coverage.by_kind().items():
+        kinds.add_row(escape(kind), str(count), _percent(share), _reasons(coverage, kind))
+    kinds.add_row("all", str(len(coverage.real)), _percent(coverage.share), "", style="bold")
+    features = Table("feature", *_right("99 % of the simulated", "real ones below", "above"))
+    for feature, spread in coverage.spreads.items():
+        reach = f"{spread.low:.3g} to {spread.high:.3g}"
+        features.add_row(feature, reach, f"{spread.below:.0%}", f"{spread.above:.0%}")
+    if not coverage.outsiders:
+        return [kinds, features]
+    shown = min(most, len(coverage.outsiders))
+    said = f"outside: {shown} of {len(coverage.outsiders)}, the farthest first"
+    outside = Table("image", "box", "unlike the simulated", title=said, title_justify="left")
+    for one in coverage.outsiders[:most]:
+        outside.add_row(escape(one.real.name), ",".join(map(str, one.real.defect.box)), one.in_words())
+    advice = Table("outside since", "what would bring the simulated closer")
+    for word, setting in dict.fromkeys((one.reasons[0].word, one.advice()) for one in coverage.outsiders):
+        advice.add_row(word, setting)
+    return [kinds, features, outside, advice]
+
+
+def _percent(share: float) -> str:
+    """Whole percents, rounded down: 100 % is all of them."""
+    return f"{math.floor(share * 100 + 1e-9)}%"
+
+
+def _reasons(coverage: Coverage, kind: str) -> str:
+    """The weightiest reasons why defects of one type are outside, the most frequent first."""
+    words = Counter(one.reasons[0].word for one in coverage.outsiders if one.real.kind == kind)
+    return ", ".join(f"{number} {word}" for word, number in words.most_common())
+
+
+def _right(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
+
+
 def benchmark_table(benchmark: Benchmark) -> Table:
     """A row for every way to run the model; a dash stands for what is not known or could not be measured."""
     title = f"{benchmark.model}, {benchmark.measured_on}"
@@ -152,44 +190,6 @@ def _latency(found: Latency | None) -> str:
 def _three(value: float) -> str:
     """A figure with the decimals that it is worth."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:
-    """Real defects among simulated ones: by type, by feature; the reasons, and the `most` that are farthest outside."""
-    kinds = Table("defect", *_right("defects", "covered"), "why not", title=escape(title), title_justify="left")
-    for kind, (count, share) in coverage.by_kind().items():
-        kinds.add_row(escape(kind), str(count), _percent(share), _reasons(coverage, kind))
-    kinds.add_row("all", str(len(coverage.real)), _percent(coverage.share), "", style="bold")
-    features = Table("feature", *_right("99 % of the simulated", "real ones below", "above"))
-    for feature, spread in coverage.spreads.items():
-        reach = f"{spread.low:.3g} to {spread.high:.3g}"
-        features.add_row(feature, reach, f"{spread.below:.0%}", f"{spread.above:.0%}")
-    if not coverage.outsiders:
-        return [kinds, features]
-    shown = min(most, len(coverage.outsiders))
-    said = f"outside: {shown} of {len(coverage.outsiders)}, the farthest first"
-    outside = Table("image", "box", "unlike the simulated", title=said, title_justify="left")
-    for one in coverage.outsiders[:most]:
-        outside.add_row(escape(one.real.name), ",".join(map(str, one.real.defect.box)), one.in_words())
-    advice = Table("outside since", "what would bring the simulated closer")
-    for word, setting in dict.fromkeys((one.reasons[0].word, one.advice()) for one in coverage.outsiders):
-        advice.add_row(word, setting)
-    return [kinds, features, outside, advice]
-
-
-def _percent(share: float) -> str:
-    """Whole percents, rounded down: 100 % is all of them."""
-    return f"{math.floor(share * 100 + 1e-9)}%"
-
-
-def _reasons(coverage: Coverage, kind: str) -> str:
-    """The weightiest reasons why defects of one type are outside, the most frequent first."""
-    words = Counter(one.reasons[0].word for one in coverage.outsiders if one.real.kind == kind)
-    return ", ".join(f"{number} {word}" for word, number in words.most_common())
-
-
-def _right(*names: str) -> list[Column]:
-    return [Column(name, justify="right") for name in names]
 
 
 @contextmanager
