@@ -428,4 +428,4 @@ def test_a_busy_machine_is_told() -> None:
     found = machine(threads=1) | {"cores": 2}
     assert "a busy machine" in in_words(found | {"load_average": 1.5})
     assert "a busy machine" not in in_words(found | {"load_average": 0.1})
-    assert in_words(found | {"load_average": None}).endswith("1 threads")
+    assert in_words(found | {"load_average": None}).endswith("threads: 1")

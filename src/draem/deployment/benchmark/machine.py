@@ -29,7 +29,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
 def in_words(found: dict[str, Any]) -> str:
     """One line for below a table; says so where others were at work too."""
-    threads = f"{found['threads']} threads" if found["threads"] else "all of them used"
+    threads = f"threads: {found['threads']}" if found["threads"] else "all of them used"
     words = f"{found['processor']}, {found['cores']} cores, {threads}"
     load = found["load_average"]
     if load is None:

@@ -57,7 +57,7 @@ def _frame(axes: Axes, times: list[float], values: list[float]) -> None:
 
     axes.set_xscale("log")
     axes.set_xlim(min(times) / 1.6, max(times) * 1.9)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     middle, span = (min(values) + max(values)) / 2, max(1.6 * (max(values) - min(values)), _LEAST_SPAN)
