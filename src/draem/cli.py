@@ -339,6 +339,66 @@ def info(model: Model, as_json: Json = False) -> None:
     _finish(as_json, header.model_dump(mode="json"))
 
 
+@app.command()
+def benchmark(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model, or an exported one.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DATA", help="Test images; without: rendered ones, no accuracy.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For benchmark.json, benchmark.png and the exports.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option("--only", metavar="LIST", help="Such as openvino:int8,torch; all unless told.")
+    ] = "",
+    images: Annotated[int, typer.Option("--images", min=1, help="The most test images to evaluate on.")] = 100,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, help="Times of each kind; else up to 99, fewer of slow ones.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; all cores unless told.")] = None,
+    device: DeviceName = "auto",
+    layout: LayoutName = "auto",
+    category: Category = None,
+    as_json: Json = False,
+) -> None:
+    """Every backend and precision on this machine: size, load time, latency, throughput, memory, accuracy."""
+    from draem.config import Config
+    from draem.deployment.benchmark.plot import latency_plot
+    from draem.deployment.benchmark.run import benchmark as run_benchmark
+    from draem.files import atomic_write
+    from draem.tables import benchmark_table, counted, show
+
+    if out:
+        _refuse_file(out)
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    with counted("benchmark") as progress:
+        found = run_benchmark(
+            model,
+            data,
+            out=out,
+            only=only,
+            images=images,
+            repeats=repeats,
+            threads=threads,
+            device=_known_device(device),
+            layout=known,
+            category=category,
+            progress=progress,
+        )
+    show(benchmark_table(found))
+    if out:
+        typer.echo(f"figures: {found.save(out)}")
+        try:
+            picture = latency_plot(found)
+        except MissingExtraError as error:
+            _message(f"no plot: {error}")
+            picture = None
+        if picture is not None:
+            atomic_write(out / "benchmark.png", picture)
+            typer.echo(f"picture: {out / 'benchmark.png'}")
+    _finish(as_json, found.to_dict())
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,

@@ -13,6 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from draem.data.doctor.findings import Report
+from draem.deployment.benchmark.job import Rate
+from draem.deployment.benchmark.machine import in_words
+from draem.deployment.benchmark.result import Benchmark, Row
+from draem.deployment.benchmark.stopwatch import Latency
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
 from draem.modelfile import Header
@@ -144,6 +148,54 @@ def _reasons(coverage: Coverage, kind: str) -> str:
 
 def _right(*names: str) -> list[Column]:
     return [Column(name, justify="right") for name in names]
+
+
+def benchmark_table(benchmark: Benchmark) -> Table:
+    """A row for every way to run the model; a dash stands for what is not known or could not be measured."""
+    title = f"{benchmark.model}, {benchmark.measured_on}"
+    table = Table("backend", "precision", title=escape(title), title_justify="left", caption_justify="left")
+    for name in (
+        *("size\nMB", "load\ns", "file to decision, ms\np50 / p95 / p99", "network alone, ms\np50 / p95 / p99"),
+        *("network\nimages/s", "files\nimages/s", "memory\nMB", "image\nAUROC", "pixel\nAP"),
+    ):
+        table.add_column(name, justify="right")
+    for row in benchmark.rows:
+        table.add_row(row.way.backend, row.way.precision, *_figures(row), style="dim" if row.reason else None)
+    said = [f"{row.way.name}: {row.reason}" for row in benchmark.rows if row.reason]
+    said += [f"{row.way.name}: its answers differ by more than export allows" for row in benchmark.rows if row.forced]
+    table.caption = escape("\n".join([in_words(benchmark.machine), *said]))
+    return table
+
+
+def _figures(row: Row) -> list[str]:
+    def known(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    def rate(value: Rate | None) -> str:
+        return "–" if value is None else _three(value.images_per_second)
+
+    best = row.best
+    batch = "" if best is None else f" ({best.batch}{f'×{best.streams}' if best.streams > 1 else ''})"
+    return [
+        known(row.bytes and row.bytes / 1e6, ".1f"),
+        known(row.load_seconds, ".2f"),
+        _latency(row.decision),
+        _latency(row.network),
+        rate(best) + batch,
+        rate(row.files),
+        known(row.memory and row.memory / 1e6, ".0f"),
+        known(row.metric("image_auroc"), ".4f"),
+        known(row.metric("pixel_ap"), ".4f"),
+    ]
+
+
+def _latency(found: Latency | None) -> str:
+    return "–" if found is None else " / ".join(map(_three, (found.p50, found.p95, found.p99)))
+
+
+def _three(value: float) -> str:
+    """A figure with the decimals that it is worth."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 @contextmanager

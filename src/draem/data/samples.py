@@ -78,6 +78,16 @@ class Split:
     """For the threshold."""
 
 
+def stratified(samples: Sequence[Sample], most: int) -> tuple[Sample, ...]:
+    """At most so many of the samples, in their order: of every category and defect type one, then their proportions."""
+    kinds: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        kinds.setdefault((sample.category, sample.defect), []).append(sample)
+    shares = {sample.name: place / len(kind) for kind in kinds.values() for place, sample in enumerate(kind)}
+    kept = {sample.name for sample in sorted(samples, key=lambda sample: (shares[sample.name], sample.name))[:most]}
+    return tuple(sample for sample in samples if sample.name in kept)
+
+
 def fingerprint(samples: Sequence[Sample]) -> str:
     """SHA-256 (hexadecimal) over the samples' names and sizes in bytes, in any order: tells data sets apart cheaply.
 

@@ -1,0 +1,57 @@
+"""The exported files that ways to run a model need: made, or found where an earlier benchmark made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from draem.deployment.benchmark.material import Material
+from draem.deployment.benchmark.ways import Format, WeightPrecision
+from draem.errors import DraemError, MissingExtraError, ModelFileError
+from draem.modelfile import Header, read_header
+from draem.modelfile.openvino import weights_file
+
+
+def exported(
+    model: Path, header: Header, to: Format, precision: WeightPrecision, folder: Path, material: Material
+) -> Path:
+    """The model as another kind of file, in a folder.
+
+    Raises:
+        DraemError: why it cannot be exported.
+    """
+    suffix = "onnx" if to == "onnx" else "xml"
+    out = folder / f"{model.stem}-{precision}.{suffix}"
+    if not _is_export_of(out, header):
+        try:
+            _export(model, out, to, precision, material)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "a package", "export") from None
+        except RuntimeError as error:  # what torch's and OpenVINO's converters raise
+            words = " ".join(str(error).split())[:160]
+            raise DraemError(f"cannot be exported to {to} in {precision}: {words}") from None
+    return out
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a model file; of OpenVINO IR those of the pair."""
+    pair = [path, weights_file(path)] if path.suffix.lower() == ".xml" else [path]
+    return sum(file.stat().st_size for file in pair)
+
+
+def _export(model: Path, out: Path, to: Format, precision: WeightPrecision, material: Material) -> None:
+    # Inside: a model that is exported already is measured without torch.
+    from draem.deployment.export import export_model
+
+    export_model(model, out, to, precision)
+
+
+def _is_export_of(path: Path, header: Header) -> bool:
+    """Whether a file is there that was exported from just this model, threshold and all."""
+    if not path.exists():
+        return False
+    try:
+        found = read_header(path)
+    except ModelFileError:
+        return False
+    from_it = found.artefact is not None and found.artefact.source_sha256 == header.sha256
+    return from_it and found.model_copy(update={"artefact": None, "sha256": header.sha256}) == header
