@@ -18,6 +18,7 @@ from draem.modelfile.header import (
     RegionOfInterest,
     Thresholds,
     TrainingRecord,
+    Verdict,
     colour_order,
     package_versions,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Sealed",
     "Thresholds",
     "TrainingRecord",
+    "Verdict",
     "colour_order",
     "edit_header",
     "package_versions",

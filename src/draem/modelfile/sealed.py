@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ModelFileError(f"{path}: not a model file, but a folder, a pipe or a device")
+                raise ModelFileError(f"{path}: not a file to read, but a folder, a pipe or a device")
             yield file
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ModelFileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
