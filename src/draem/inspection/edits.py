@@ -51,7 +51,9 @@ def set_values(model: Path, assignments: Iterable[str]) -> tuple[Header, Header]
         values[key] = value
     if not values:
         raise ConfigError(f"nothing to set; give KEY=VALUE: {_known()}")
-    regions = {key: _read_region(key, values[key]) for key in ("region", "ignore") if key in values}
+    regions: dict[str, RegionOfInterest | None] = {
+        key: _read_region(key, values[key]) for key in ("region", "ignore") if key in values
+    }
 
     def change(header: Header) -> Header:
         if "threshold" in values or "review" in values:
