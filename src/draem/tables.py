@@ -19,6 +19,9 @@ from draem.inspection.region import draw_region
 from draem.modelfile import Artefact, Certificate, Header
 from draem.simulation.coverage import Coverage
 
+_FINE = (512, 512)
+"""Pixels that a region's share of the image is counted on."""
+
 
 def show(table: Table) -> None:
     """Print on stdout; a pipe gets a width at which nothing is cut."""
@@ -122,7 +125,7 @@ def _region(header: Header) -> str:
         return "the whole image"
     counts = [(len(header.region.inspect), "inspected"), (len(header.region.ignore), "ignored")]
     outlines = ", ".join(f"{number} polygon{'s' * (number > 1)} {what}" for number, what in counts if number)
-    return f"{draw_region(header.region, header.config.data.size).mean():.0%} of the image: {outlines}"
+    return f"{draw_region(header.region, _FINE).mean():.0%} of the image: {outlines}"
 
 
 def _artefact_rows(artefact: Artefact) -> dict[str, str]:

@@ -21,8 +21,8 @@ from draem.modelfile.sealed import KEY, LARGEST_HEADER, SUM, Sealed, read_bytes,
 _METADATA, _GRAPH = 14, 7
 _LARGEST = 2**31
 """Bytes: no protobuf message is larger."""
-_MOST_FIELDS = 1_000_000
-"""In all: our largest network has some ten thousand."""
+_MOST_OUTERMOST, _MOST_FIELDS = 10_000, 200_000
+"""Fields: our networks have about ten, and ten thousand in all."""
 _DEEPEST = 32
 
 _INNER: dict[str, dict[int, str]] = {
@@ -131,7 +131,7 @@ def _split(path: Path, content: bytes) -> tuple[list[Field], dict[str, str]]:
                 raise ModelFileError(f"{path}: several headers; draem export writes one")
             else:
                 ours[key] = value.decode()
-            if len(others) > _MOST_FIELDS:
+            if len(others) > _MOST_OUTERMOST:
                 raise ValueError
     except ValueError:
         raise ModelFileError(f"{path}: not an ONNX model (or cut short)") from None
