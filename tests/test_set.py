@@ -132,20 +132,20 @@ def test_one_threshold_alone(model: Path) -> None:
 
 
 def test_a_region_from_a_mask(model: Path, tmp_path: Path, run_cli: Run) -> None:
-    mask = np.zeros((60, 80), bool)
-    mask[10:50, 20:60] = True
-    mask[25:35, 35:45] = False
+    mask = np.zeros((240, 320), bool)
+    mask[40:200, 80:240] = True
+    mask[100:140, 140:180] = False
     done = run_cli("set", model, f"region={_draw(tmp_path / 'mask.png', mask)}")
     assert "region: the whole image → 31% of the image: 2 polygons inspected" in done.out
     region = read_header(model).region
     assert region is not None
-    np.testing.assert_array_equal(draw_region(region, (60, 80)), mask)
-    ignored = np.zeros((60, 80), bool)
-    ignored[:, :30] = True
+    np.testing.assert_array_equal(draw_region(region, mask.shape), mask)
+    ignored = np.zeros((240, 320), bool)
+    ignored[:, :120] = True
     set_values(model, [f"ignore={_draw(tmp_path / 'ignored.png', ignored)}"])
     region = read_header(model).region
     assert region is not None
-    np.testing.assert_array_equal(draw_region(region, (60, 80)), mask & ~ignored)
+    np.testing.assert_array_equal(draw_region(region, mask.shape), mask & ~ignored)
     set_values(model, ["ignore=none"])
     region = read_header(model).region
     assert region is not None
@@ -316,6 +316,7 @@ def test_a_damaged_header_is_not_edited(model: Path) -> None:
 COUNT_UP = """
 import sys
 from pathlib import Path
+from draem.modelfile.edits import change_header
 for _ in range(10):
     change_header(
         Path(sys.argv[1]), lambda header: header.model_copy(update={"origin": str(int(header.origin) + 1)})

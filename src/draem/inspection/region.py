@@ -79,9 +79,11 @@ def outline(mask: NDArray[np.bool_]) -> list[Polygon]:
     Raises:
         ImageError: the mask has more spots than a region may have polygons.
     """
-    # A pixel becomes two by two: an outline through the middle of the outermost is a quarter pixel from the edge.
-    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # Points at the pixels' middles, edges and corners: OpenCV goes through the outermost, which are the edges here.
+    points = np.zeros((2 * mask.shape[0] + 1, 2 * mask.shape[1] + 1), np.uint8)
+    points[1::2, 1::2] = mask
+    closed = cv2.dilate(points, np.ones((3, 3), np.uint8))
+    contours, _ = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) > MOST_POLYGONS:
         raise ImageError(f"{len(contours)} spots and holes: a region has at most {MOST_POLYGONS}; draw it coarser")
     tolerance = _FINEST
@@ -98,7 +100,6 @@ def _simplified(contour: NDArray[Any], tolerance: float) -> NDArray[np.int32]:
 
 
 def _as_fractions(corners: NDArray[np.int32], size: tuple[int, int]) -> Polygon:
-    """Corners in doubled pixels as fractions of the image; what lies along its border reaches to it."""
-    room = 2 * np.array(size[::-1])
-    places = np.where(corners == 0, 0.0, np.where(corners == room - 1, 1.0, (corners + 0.5) / room))
+    """Corners in halves of pixels as fractions of the image."""
+    places = corners / (2 * np.array(size[::-1]))
     return [(round(float(x), _DIGITS), round(float(y), _DIGITS)) for x, y in places]
