@@ -98,6 +98,7 @@ def _container(path: Path) -> ModuleType:
         raise ModelFileError(f"{path}: the weights of an OpenVINO IR; name {path.with_suffix('.xml').name} beside it")
     if kind not in _CONTAINERS:
         raise ModelFileError(
-            f"{path}: a draem model ends in .safetensors, .onnx or .xml; published weights come in by import-weights"
+            f"{path}: not a model file: one ends in .safetensors, .onnx or .xml; "
+            "published weights come in by import-weights"
         )
     return _CONTAINERS[kind]
