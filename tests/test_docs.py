@@ -16,8 +16,10 @@ import torch
 from draem import cli
 from draem.config import NetworkConfig
 from draem.data.demo import render_demo
+from draem.modelfile import Thresholds
 from draem.network.draem import Draem
 from draem.presets import PRESETS
+from tiny import write_tiny_model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +59,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         good = sorted((folder / "bottle" / split / "good").iterdir())
         listed += [f"{path.relative_to(folder)},{split},good" for path in good]
     (folder / "line.csv").write_text("\n".join(["path,split,label", *listed]), encoding="utf-8")
+    write_tiny_model(folder / "model.safetensors", Thresholds(reject=0.5, chosen_on="a test's"))
+    shutil.copy(next((tree / "ground_truth" / "hole").iterdir()), folder / "mask.png")
     (folder / "my.yaml").write_text("training:\n  clip_norm: 0.5\n", encoding="utf-8")
     network = Draem(NetworkConfig(reconstructive_width=4, discriminative_width=4, aligned_corners=True))
     torch.save(network.reconstructive.state_dict(), folder / "NAME.pckl")

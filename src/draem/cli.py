@@ -31,7 +31,7 @@ app = typer.Typer(
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder of good images, or a data set; its layout is found.")
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors, or an exported .onnx or .xml.")]
 Category = Annotated[
     str | None, typer.Option("--category", metavar="NAME", help="Which of several categories; all for all of them.")
 ]
@@ -397,6 +397,24 @@ def benchmark(
             atomic_write(out / "benchmark.png", picture)
             typer.echo(f"picture: {out / 'benchmark.png'}")
     _finish(as_json, found.to_dict())
+
+
+@app.command("set")
+def set_(
+    model: Model,
+    values: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE…", help="threshold, review, region, ignore (docs/model-file.md).")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
+    from draem.inspection.edits import set_values
+    from draem.tables import changed_rows
+
+    before, after = set_values(model, values)
+    for line in changed_rows(before, after) or ["nothing changed"]:
+        typer.echo(line)
+    _finish(as_json, after.model_dump(mode="json"))
 
 
 @app.callback(invoke_without_command=True)

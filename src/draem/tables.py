@@ -19,8 +19,12 @@ from draem.deployment.benchmark.result import Benchmark, Row
 from draem.deployment.benchmark.stopwatch import Latency
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
-from draem.modelfile import Header
+from draem.inspection.region import draw_region
+from draem.modelfile import Artefact, Certificate, Header
 from draem.simulation.coverage import Coverage
+
+_FINE = (512, 512)
+"""Pixels that a region's share of the image is counted on."""
 
 
 def show(table: Table) -> None:
@@ -74,22 +78,29 @@ def printable(text: str) -> str:
 
 
 def header_table(header: Header) -> Table:
-    """A model's header for the eye."""
+    """A model's header for the eye; what is to be wondered at is yellow."""
     table = Table(show_header=False)
+    for name, value in header_rows(header).items():
+        table.add_row(name, escape(printable(value)), style="yellow" if name in _doubtful(header) else None)
+    return table
+
+
+def header_rows(header: Header) -> dict[str, str]:
+    """What there is to know of a model, in words."""
     network, data, score = header.config.network, header.config.data, header.config.score
-    rows: dict[str, str] = {
+    rows = {
         "preset": f"{header.config.preset}, widths {network.reconstructive_width}/{network.discriminative_width}",
         "input": f"{data.size[0]}×{data.size[1]} {_pixels(header)}, {data.fit}",
+        "region": _region(header),
         "score": f"maximum of the {score.map} map after a {score.filter_size}×{score.filter_size} mean filter",
         "origin": header.origin,
+        "reject above": "none",
     }
     if header.thresholds is not None:
-        review = "none" if header.thresholds.review is None else f"{header.thresholds.review:.6g}"
+        review = header.thresholds.review
         rows["reject above"] = f"{header.thresholds.reject:.6g}"
-        rows["review above"] = review
+        rows["review above"] = "none" if review is None else f"{review:.6g}"
         rows["chosen on"] = header.thresholds.chosen_on
-    else:
-        rows["threshold"] = "none"
     if header.data is not None:
         jobs = f"{header.data.train} train, {header.data.select} select, {header.data.calibrate} calibrate"
         rows["data"] = f"{header.data.name}: {jobs}; fingerprint {header.data.fingerprint[:16]}"
@@ -105,11 +116,83 @@ def header_table(header: Header) -> Table:
                 f"{taught.preset}, widths {taught.reconstructive_width}/{taught.discriminative_width}, "
                 f"sha256 {taught.sha256[:16]}"
             )
+    if header.artefact is not None:
+        rows |= _artefact_rows(header.artefact)
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())
     rows["weights"] = f"sha256 {header.sha256}"
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    return table
+    return rows
+
+
+def changed_rows(before: Header, after: Header) -> list[str]:
+    """A line for each row of `header_rows` that two headers of one model do not share."""
+    rows = header_rows(before), header_rows(after)
+    names = [name for name in rows[0] | rows[1] if rows[0].get(name) != rows[1].get(name)]
+    return [printable(f"{name}: {rows[0].get(name, 'none')} → {rows[1].get(name, 'none')}") for name in names]
+
+
+def _region(header: Header) -> str:
+    if header.region is None:
+        return "the whole image"
+    counts = [(len(header.region.inspect), "inspected"), (len(header.region.ignore), "ignored")]
+    outlines = ", ".join(f"{number} polygon{'s' * (number > 1)} {what}" for number, what in counts if number)
+    return f"{draw_region(header.region, _FINE).mean():.0%} of the image: {outlines}"
+
+
+def _artefact_rows(artefact: Artefact) -> dict[str, str]:
+    batch = "any number of images" if artefact.batch is None else f"{artefact.batch} images"
+    rows = {"artefact": f"{artefact.format}, {artefact.precision}, {batch} in one run"}
+    rows["exported from"] = f"weights with sha256 {artefact.source_sha256}"
+    if artefact.quantised_on:
+        rows["quantised on"] = artefact.quantised_on
+    if artefact.kept:
+        more = f" and {len(artefact.kept) - 5} more" if len(artefact.kept) > 5 else ""
+        rows["kept in full"] = ", ".join(artefact.kept[:5]) + more
+    certificate = artefact.certificate
+    if certificate is None:
+        return rows | {"certificate": "none"}
+    forced = "; beyond its tolerance, written by force" if certificate.forced else ""
+    rows["certificate"] = f"{_differences(certificate)}; {certificate.execution}{forced}"
+    rows["verdicts"] = _flips(certificate)
+    if certificate.metrics_before and certificate.metrics_after:
+        after = certificate.metrics_after
+        rows["metrics"] = ", ".join(
+            f"{name.replace('_', ' ')} {_figure(value)} → {_figure(after.get(name))}"
+            for name, value in certificate.metrics_before.items()
+            if value is not None
+        )
+    if certificate.stale:
+        rows["stale"] = certificate.stale
+    return rows
+
+
+def _differences(certificate: Certificate) -> str:
+    """How far the answers are from the network's, and how far they may be."""
+    words = {"map_max": "map at most", "map_mean": "map on average", "score": "score at most"}
+    limits = certificate.tolerance
+    return ", ".join(
+        f"{what} {getattr(certificate, name):.2g}" + (f" (of {limits[name]:g})" if name in limits else "")
+        for name, what in words.items()
+    )
+
+
+def _flips(certificate: Certificate) -> str:
+    count = len(certificate.images)
+    if certificate.flips is None:
+        return f"none without a threshold; {count} images compared"
+    return f"{certificate.flips} of {count} differ from the network's"
+
+
+def _doubtful(header: Header) -> set[str]:
+    """Rows that a person should look at twice."""
+    certificate = header.artefact.certificate if header.artefact else None
+    if certificate is None:
+        return set()
+    found = {"certificate": certificate.forced, "verdicts": bool(certificate.flips), "stale": bool(certificate.stale)}
+    return {name for name, doubtful in found.items() if doubtful}
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:
@@ -225,4 +308,4 @@ def _pixels(header: Header) -> str:
 
 
 def _cells(metrics: Metrics) -> list[str]:
-    return ["–" if value is None else f"{value:.4f}" for value in metrics.to_dict().values()]
+    return [_figure(value) for value in metrics.to_dict().values()]

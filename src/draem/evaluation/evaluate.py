@@ -18,10 +18,10 @@ from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.metrics import Metrics, MetricsAccumulator, mean_metrics
 from draem.files import atomic_write
-from draem.images import fit_image, plan_fit, write_image
+from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
-from draem.inspection.scoring import Verdict
+from draem.modelfile import Verdict
 from draem.pictures import heat_map, overlay, sheet
 
 _PICTURED_EACH = 4
@@ -134,14 +134,14 @@ def evaluate_dataset(
         sample = by_path[prediction.path or Path()]
         mask, problem = _read_mask(sample, prediction, config)
         masks_unread += [problem] if problem else []
-        # A letterbox's padding is no part of the image: as pixels that are always right it would flatter the metrics.
+        # A letterbox's padding and what is not inspected would flatter the metrics, as pixels that are always right.
         height, width = prediction.image.shape[:2]
-        window = plan_fit((height, width), config.size, config.fit).window
         accumulator.add(
             prediction.score,
             sample.label == "anomalous",
-            prediction.input_map[window],
-            None if mask is None else mask[window],
+            prediction.input_map,
+            mask,
+            counted=detector.inspected.mask((height, width)),
             category=sample.category,
             defect_type=sample.defect,
         )

@@ -183,8 +183,15 @@ class PixelCounts:
         self.overlap: FloatArray = np.zeros(LEVELS, dtype=np.float64)
         self.regions = 0
 
-    def update(self, anomaly_map: NDArray[np.floating], mask: NDArray[np.bool_] | None) -> None:
+    def update(
+        self,
+        anomaly_map: NDArray[np.floating],
+        mask: NDArray[np.bool_] | None,
+        counted: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Count one image: its map, H×W float in [0, 1], and its mask, H×W bool, None where all pixels are normal.
+
+        Where `counted`, H×W bool, is False, nothing is counted.
 
         Raises DataError, and counts nothing, when a score is not finite or the mask does not fit the map.
         """
@@ -196,7 +203,9 @@ class PixelCounts:
                 "map's size"
             )
         levels = quantise(anomaly_map)
-        counts = np.bincount(levels.ravel(), minlength=LEVELS)
+        counts = np.bincount(levels.ravel() if counted is None else levels[counted], minlength=LEVELS)
+        if mask is not None and counted is not None:
+            mask = mask & counted
         if mask is not None and mask.any():
             anomalous = levels[mask]
             weights, regions = _region_weights(mask)
@@ -302,6 +311,7 @@ class MetricsAccumulator:
         anomaly_map: NDArray[np.floating] | None = None,
         mask: NDArray[np.bool_] | None = None,
         *,
+        counted: NDArray[np.bool_] | None = None,
         category: str = "",
         defect_type: str = "anomalous",
     ) -> None:
@@ -309,7 +319,8 @@ class MetricsAccumulator:
 
         Args: `score`, finite, higher is more anomalous; `anomaly_map`, H×W float in [0, 1]; `mask`, H×W bool. An
         anomalous image without a mask has unknown pixels and is left out of the pixel metrics; a normal image without
-        one is normal in every pixel. `defect_type` is not looked at for normal images.
+        one is normal in every pixel. `counted`, H×W bool: which pixels the pixel metrics are taken on; none: all.
+        `defect_type` is not looked at for normal images.
         Raises DataError, and counts nothing, for a score that is not finite, a mask that does not fit the map, or a
         normal image whose mask marks pixels.
         """
@@ -321,7 +332,7 @@ class MetricsAccumulator:
         key = (category, defect_type if anomalous else None)
         group = self._groups.get(key) or _Group()
         if anomaly_map is not None and (mask is not None or not anomalous):
-            group.pixels.update(anomaly_map, mask)
+            group.pixels.update(anomaly_map, mask, counted)
         else:
             self.without_pixel_truth += 1
         group.scores.append(score)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
-from draem.images import fit_image, plan_fit, read_pixels
+from draem.images import fit_image, read_pixels
 from draem.inspection.backends import Backend, open_backend
 from draem.inspection.execution import BackendName, Device, Execution, Precision
 from draem.inspection.prediction import Prediction
+from draem.inspection.region import InspectedPixels
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
@@ -33,11 +34,17 @@ class Detector:
     """Inspects images with one model; may be called from several threads.
 
     Made by `draem.load` or `draem.train`.
+
+    Attributes:
+        backend: what runs the network.
+        header: what the model file says of it.
+        inspected: where anomalies count.
     """
 
     def __init__(self, backend: Backend, header: Header) -> None:
         self.backend = backend
         self.header = header
+        self.inspected = InspectedPixels(header.region, header.config.data)
 
     @classmethod
     def load(
@@ -146,14 +153,9 @@ class Detector:
         ]
 
     def _inside(self, found: Images, image: Pixels) -> Images:
-        """The map with nothing found in a letterbox's padding, which is no part of the image."""
-        data = self.header.config.data
-        if data.fit == "resize":
-            return found
-        window = plan_fit((image.shape[0], image.shape[1]), data.size, data.fit).window
-        kept = np.zeros_like(found)
-        kept[window] = found[window]
-        return kept
+        """The map with nothing found outside of the region of interest, and in a letterbox's padding."""
+        mask = self.inspected.mask((image.shape[0], image.shape[1]))
+        return found if mask is None else np.where(mask, found, np.float32(0))
 
     def _run(self, images: Images) -> tuple[Images, Images]:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from draem.errors import MissingExtraError, ModelFileError
 from draem.inspection.execution import Execution
+from draem.inspection.signature import INPUT, OUTPUTS, Port, refuse_other_graph
 from draem.modelfile import Sealed
 from draem.pixels import Images
 
@@ -46,6 +47,7 @@ class OpenvinoBackend:
             self._model = core.compile_model(core.read_model(sealed.content, *weights), "CPU", options)
         except RuntimeError as error:
             raise ModelFileError(f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:120]})") from None
+        refuse_other_graph(path, sealed.header, _ports(self._model.inputs), _ports(self._model.outputs))
         self.execution = f"openvino {openvino.__version__.split('-')[0]} on cpu in fp32"
 
     def run(self, images: Images) -> tuple[Images, Images]:
@@ -53,3 +55,18 @@ class OpenvinoBackend:
         request = self._model.create_infer_request()
         found = request.infer({0: images})
         return found[0].copy(), found[1].copy()
+
+
+def _ports(nodes: list[Any]) -> list[Port]:
+    """Inputs or outputs as a compiled model tells them; a side that is not a number is free.
+
+    One may have several names, ours among them.
+    """
+    return [
+        Port(
+            min(node.names, key=lambda name: (name not in (INPUT, *OUTPUTS), name), default=""),
+            node.element_type.get_type_name() == "f32",
+            tuple(side.get_length() if side.is_static else None for side in node.partial_shape),
+        )
+        for node in nodes
+    ]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.images import unfit_box, unfit_map, write_image
-from draem.inspection.scoring import Region, Verdict, exceeds, find_regions, smooth
-from draem.modelfile import Thresholds
+from draem.inspection.scoring import Region, exceeds, find_regions, smooth
+from draem.modelfile import Thresholds, Verdict
 from draem.pictures import overlay
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.modelfile import Thresholds
-
-Verdict = Literal["accept", "review", "reject"]
+from draem.modelfile import Thresholds, Verdict
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,7 @@ def image_score(anomaly_map: NDArray[np.float32], filter_size: int) -> float:
 
 def verdict(score: float, thresholds: Thresholds | None) -> Verdict | None:
     """What a score means; none where there is no threshold."""
-    if thresholds is None:
-        return None
-    if score > thresholds.reject:
-        return "reject"
-    return "review" if thresholds.review is not None and score > thresholds.review else "accept"
+    return None if thresholds is None else thresholds.verdict(score)
 
 
 def exceeds(smoothed: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from draem.modelfile.header import (
     TeacherRecord,
     Thresholds,
     TrainingRecord,
+    Verdict,
     colour_order,
     package_versions,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "TeacherRecord",
     "Thresholds",
     "TrainingRecord",
+    "Verdict",
     "colour_order",
     "edit_header",
     "package_versions",
@@ -98,6 +100,7 @@ def _container(path: Path) -> ModuleType:
         raise ModelFileError(f"{path}: the weights of an OpenVINO IR; name {path.with_suffix('.xml').name} beside it")
     if kind not in _CONTAINERS:
         raise ModelFileError(
-            f"{path}: a draem model ends in .safetensors, .onnx or .xml; published weights come in by import-weights"
+            f"{path}: not a model file: one ends in .safetensors, .onnx or .xml; "
+            "published weights come in by import-weights"
         )
     return _CONTAINERS[kind]

@@ -13,13 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from draem.config import Config
 from draem.errors import ModelFileError
+from draem.modelfile.strictjson import parse_json
 
 FORMAT_VERSION = 2
 OLDEST_VERSION = 1
 
+Verdict = Literal["accept", "review", "reject"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3, max_length=10_000)]
+Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 """Corners (x, y) as fractions of the image's width and height, so that they hold at any resolution."""
+MOST_POLYGONS, MOST_CORNERS = 1000, 20_000
+"""Of a region, in all: drawing it stays a matter of moments."""
 
 
 class _Part(BaseModel):
@@ -36,13 +40,26 @@ class Thresholds(_Part):
     chosen_on: str
     """In words: which images, how many, by which rule."""
 
+    def verdict(self, score: float) -> Verdict:
+        """What an image score means."""
+        if score > self.reject:
+            return "reject"
+        return "review" if self.review is not None and score > self.review else "accept"
+
 
 class RegionOfInterest(_Part):
     """Where anomalies count: inside of `inspect`, outside of `ignore`; both by the even-odd rule."""
 
-    inspect: Annotated[list[Polygon], Field(max_length=1000)] = []
+    inspect: list[Polygon] = []
     """None: everywhere."""
-    ignore: Annotated[list[Polygon], Field(max_length=1000)] = []
+    ignore: list[Polygon] = []
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        polygons = self.inspect + self.ignore
+        if len(polygons) > MOST_POLYGONS or sum(map(len, polygons)) > MOST_CORNERS:
+            raise ValueError(f"more than {MOST_POLYGONS} polygons or {MOST_CORNERS} corners")
+        return self
 
 
 class DataRecord(_Part):
@@ -111,6 +128,15 @@ class Certificate(_Part):
     """On labelled images, in torch; none where there were no labels."""
     metrics_after: dict[str, float | None] | None = None
 
+    def at(self, thresholds: Thresholds | None) -> Self:
+        """The certificate at other thresholds: which verdicts differ is known from the scores of the images."""
+        if thresholds is None:
+            return self.model_copy(update={"flips": None})
+        differ = (
+            thresholds.verdict(image.score_before) != thresholds.verdict(image.score_after) for image in self.images
+        )
+        return self.model_copy(update={"flips": sum(differ)})
+
 
 class Artefact(_Part):
     """What an exported file is, and what it was exported from."""
@@ -178,6 +204,15 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def as_written(header: Header, sha256: str) -> tuple[Header, str]:
+    """A header as it goes into a file whose weights have this sum, and its text.
+
+    The text is ASCII alone, which every reader of every language takes, that of XML too.
+    """
+    sealed = header.model_copy(update={"format_version": FORMAT_VERSION, "sha256": sha256})
+    return sealed, json.dumps(sealed.model_dump(mode="json"), separators=(",", ":"), allow_nan=False)
+
+
 def parse_header(path: Path, text: str, *, intact: bool) -> Header:
     """The header in a file's text; `intact` says whether the text matches its checksum.
 
@@ -185,11 +220,11 @@ def parse_header(path: Path, text: str, *, intact: bool) -> Header:
         ModelFileError: naming the file and what is wrong with it.
     """
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ModelFileError(f"{path}: its header is not JSON") from None
+        values = parse_json(text)
+    except ValueError:
+        raise ModelFileError(f"{path}: its header is not JSON, or says something twice") from None
     version = values.get("format_version") if isinstance(values, dict) else None
-    if not isinstance(version, int) or not OLDEST_VERSION <= version <= FORMAT_VERSION:
+    if type(version) is not int or not OLDEST_VERSION <= version <= FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: header version {str(version)[:20]}, this draem reads up to {FORMAT_VERSION}; update draem"
         )

@@ -2,7 +2,7 @@
 
 There any OpenVINO program reads it: `model.get_rt_info<std::string>("draem", "header")`. The sum is that of the .xml
 without our entries, then the .bin; so either file of another model is noticed. Editing the header writes the .xml
-alone: the .bin, which a running program may have mapped, is never touched.
+alone: the .bin, which a running program may have mapped, is never touched. No XML parser sees the file here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,32 @@ import hashlib
 import re
 from html import escape, unescape
 from pathlib import Path
+from typing import NamedTuple
 
 from draem.errors import ModelFileError
 from draem.files import atomic_write
-from draem.modelfile.header import Header, parse_header
-from draem.modelfile.sealed import KEY, LARGEST_HEADER, SUM, Sealed, opened, text_sum
+from draem.modelfile.header import Header, as_written, parse_header
+from draem.modelfile.sealed import KEY, LARGEST_HEADER, SUM, Sealed, read_bytes, text_sum
 
-_OURS = re.compile(
-    rb"\s*<" + KEY.encode() + rb'>\s*<header value="([^"<]*)" ?/>\s*<' + SUM.encode() + rb' value="([0-9a-f]{64})" ?/>'
-    rb"\s*</" + KEY.encode() + rb">"
+_LARGEST_XML = 2**26
+_START, _STOP = f"<{KEY}>".encode(), f"</{KEY}>".encode()
+_ENTRIES = re.compile(
+    rb'\s{,16}<header value="([^"<]*)" ?/>\s{,16}<' + SUM.encode() + rb' value="([0-9a-f]{64})" ?/>\s{,16}'
 )
-_END = re.compile(rb"(\s*</rt_info>)?\s*</net>\s*\Z")
+_NET, _RT_INFO = b"</net>", b"</rt_info>"
+
+
+class _Parts(NamedTuple):
+    """An .xml: what stands before and behind our entries, and these, each empty where there are none."""
+
+    before: bytes
+    value: bytes
+    seal: bytes
+    behind: bytes
+
+    @property
+    def bare(self) -> bytes:
+        return self.before + self.behind
 
 
 def weights_file(path: Path) -> Path:
@@ -35,7 +50,7 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
-    return _parse(path, _read(path))
+    return _parse(path, _split(path, read_bytes(path, _LARGEST_XML)))
 
 
 def read_model(path: Path) -> Sealed:
@@ -44,12 +59,16 @@ def read_model(path: Path) -> Sealed:
     Raises:
         ModelFileError: naming the file and what is wrong with it.
     """
-    content = _read(path)
-    header = _parse(path, content)
-    weights = _read(weights_file(path))
-    if _sum(content, weights) != header.sha256:
+    content = read_bytes(path, _LARGEST_XML)
+    parts = _split(path, content)
+    header = _parse(path, parts)
+    binary = weights_file(path)
+    if not binary.exists():
+        raise ModelFileError(f"{path}: {binary.name} is not beside it, which holds its weights; copy both")
+    weights = read_bytes(binary)
+    if _sum(parts.bare, weights) != header.sha256:
         raise ModelFileError(
-            f"{path}: it and {weights_file(path).name} are not the pair that was exported (or damaged); copy both again"
+            f"{path}: it and {binary.name} are not the pair that was exported (or damaged); copy both again"
         )
     return Sealed(header, content, weights)
 
@@ -60,62 +79,70 @@ def write_model(path: Path, header: Header, xml: bytes, weights: bytes) -> Heade
     Returns:
         The header as written, with the sum of the pair.
     """
-    sealed = header.model_copy(update={"sha256": _sum(xml, weights)})
+    parts = _split(path, xml)
+    sealed, text = as_written(header, _sum(parts.bare, weights))
     atomic_write(weights_file(path), weights)
-    atomic_write(path, _with_header(xml, sealed))
+    atomic_write(path, _joined(parts, text))
     return sealed
 
 
 def edit_header(path: Path, header: Header) -> None:
-    """Give an IR another header: the .xml is written anew, the .bin stays.
+    """Give an IR another header: the .xml is written anew, the .bin stays, and so does the sum of both.
 
     Raises:
-        ModelFileError: the file cannot be read.
+        ModelFileError: the file is damaged.
     """
-    atomic_write(path, _with_header(_read(path), header))
+    parts = _split(path, read_bytes(path, _LARGEST_XML))
+    atomic_write(path, _joined(parts, as_written(header, _parse(path, parts).sha256)[1]))
 
 
-def _read(path: Path) -> bytes:
-    with opened(path) as file:
-        return file.read()
-
-
-def _parse(path: Path, content: bytes) -> Header:
-    found = _OURS.findall(content)
-    if len(found) != 1:
-        what = "no header" if not found else "several headers"
-        raise ModelFileError(f"{path}: not a draem model in OpenVINO IR ({what}); draem export writes one")
-    value, seal = found[0]
-    if len(value) > LARGEST_HEADER:
+def _parse(path: Path, parts: _Parts) -> Header:
+    if not parts.seal:
+        raise ModelFileError(f"{path}: OpenVINO IR, but not a draem model (no header); draem export writes one")
+    if len(parts.value) > LARGEST_HEADER:
         raise ModelFileError(f"{path}: its header is larger than any")
     try:
-        text = unescape(value.decode())
+        text = unescape(parts.value.decode())
     except UnicodeDecodeError:
         raise ModelFileError(f"{path}: its header is damaged") from None
-    return parse_header(path, text, intact=text_sum(text) == seal.decode())
+    return parse_header(path, text, intact=text_sum(text) == parts.seal.decode())
 
 
-def _sum(xml: bytes, weights: bytes) -> str:
-    digest = hashlib.sha256(_bare(xml))
+def _sum(bare: bytes, weights: bytes) -> str:
+    digest = hashlib.sha256(bare)
     digest.update(weights)
     return digest.hexdigest()
 
 
-def _bare(xml: bytes) -> bytes:
-    """The .xml without our entries."""
-    return _OURS.sub(b"", xml)
+def _split(path: Path, xml: bytes) -> _Parts:
+    """The parts of an .xml; one that has no entries of ours is parted where they belong."""
+    end = xml.rstrip()
+    if not xml.startswith((b"<?xml ", b"<net ")) or not end.endswith(_NET):
+        raise ModelFileError(f"{path}: not an OpenVINO IR (or cut short)")
+    if b"<!" in xml:
+        raise ModelFileError(f"{path}: an XML file with a DOCTYPE or comments, which no OpenVINO IR has")
+    if xml.count(_START) > 1:
+        raise ModelFileError(f"{path}: several headers; draem export writes one")
+    start = xml.find(_START)
+    if start < 0:
+        return _without_header(xml, end)
+    found = _ENTRIES.match(xml, start + len(_START))
+    if found is None or not xml.startswith(_STOP, found.end()):
+        raise ModelFileError(f"{path}: its header is damaged; copy the file again")
+    return _Parts(xml[:start].rstrip(), found[1], found[2], xml[found.end() + len(_STOP) :])
 
 
-def _with_header(xml: bytes, header: Header) -> bytes:
-    text = header.model_dump_json()
+def _without_header(xml: bytes, end: bytes) -> _Parts:
+    inner = end.removesuffix(_NET).rstrip()
+    if inner.endswith(_RT_INFO):
+        before = inner.removesuffix(_RT_INFO).rstrip()
+        return _Parts(before, b"", b"", xml[len(before) :])
+    return _Parts(inner + b"\n\t<rt_info>", b"", b"", b"\n\t</rt_info>" + xml[len(inner) :])
+
+
+def _joined(parts: _Parts, text: str) -> bytes:
     entries = (
         f'\n\t\t<{KEY}>\n\t\t\t<header value="{escape(text)}" />\n\t\t\t<{SUM} value="{text_sum(text)}" />'
         f"\n\t\t</{KEY}>"
-    ).encode()
-    bare = _bare(xml)
-    end = _END.search(bare)
-    if end is None:
-        raise ValueError("not an OpenVINO IR: it does not end in </net>")
-    if end[1]:
-        return bare[: end.start()] + entries + bare[end.start() :]
-    return bare[: end.start()] + b"\n\t<rt_info>" + entries + b"\n\t</rt_info>" + bare[end.start() :]
+    )
+    return parts.before + entries.encode() + parts.behind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from draem.modelfile.header import Header
 
 KEY, SUM = "draem", "sha256"
 """Names, in a file's metadata, of the header and of its checksum."""
-LARGEST_HEADER = 64 * 2**20
+LARGEST_HEADER = 16 * 2**20
+"""Bytes: ten thousand images in a certificate take a tenth of it."""
+LARGEST_FILE = 2**33
+"""Bytes of one file, all of which are read: more than the widest network has."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,34 @@ class Sealed:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read, of which any failure is one line that names it."""
+    """A file to read, of which any failure is one line that names it; what is no plain file is refused unread."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ModelFileError(f"{path}: not a file to read, but a folder, a pipe or a device")
             yield file
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ModelFileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except MemoryError:
+        raise ModelFileError(f"{path}: cannot be read: larger than this machine's memory") from None
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """A pipe that nobody writes to would be waited for without end."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """The whole file.
+
+    Raises:
+        ModelFileError: it cannot be read, or is larger than `most` bytes.
+    """
+    with opened(path) as file:
+        size = file_size(file)
+        if size > most:
+            raise ModelFileError(f"{path}: {size} bytes, larger than any such model file ({most})")
+        return file.read(size)
 
 
 def file_size(file: BinaryIO) -> int:

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 from draem.errors import ModelFileError
 from draem.files import atomic_write
-from draem.modelfile.header import Header, parse_header
-from draem.modelfile.sealed import KEY, LARGEST_HEADER, SUM, Sealed, file_size, opened
+from draem.modelfile.header import Header, as_written, parse_header
+from draem.modelfile.sealed import KEY, LARGEST_FILE, LARGEST_HEADER, SUM, Sealed, file_size, opened
+from draem.modelfile.strictjson import parse_json
 
 _LENGTH = struct.Struct("<Q")
 
@@ -45,13 +46,13 @@ def read_model(path: Path) -> Sealed:
 
 
 def edit_header(path: Path, header: Header) -> None:
-    """Give a model file another header; its weights stay as they are, byte by byte.
+    """Give a model file another header; its weights stay as they are, byte by byte, and so does their sum.
 
     Raises:
         ModelFileError: the file is damaged.
     """
-    _, index, start, content = _read_whole(path)
-    text = header.model_dump_json()
+    metadata, index, start, content = _read_whole(path)
+    _, text = as_written(header, _parse(path, metadata, index).sha256)
     atomic_write(path, _join(index, {KEY: text, SUM: _sum(index, text)}, memoryview(content)[start:]))
 
 
@@ -67,8 +68,7 @@ def write_model(path: Path, header: Header, tensors: bytes) -> Header:
         The header as written.
     """
     index, data = _split(tensors)
-    sealed = header.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
-    text = sealed.model_dump_json()
+    sealed, text = as_written(header, hashlib.sha256(data).hexdigest())
     atomic_write(path, _join(index, {KEY: text, SUM: _sum(index, text)}, data))
     return sealed
 
@@ -91,8 +91,8 @@ def read_record(path: Path) -> tuple[dict[str, Any], bytes]:
     if _sum(index, text, memoryview(content)[start:]) != metadata.get(SUM):
         raise ModelFileError(f"{path}: damaged: its record and tensors do not match their checksum")
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = parse_json(text)
+    except ValueError:
         raise ModelFileError(f"{path}: it holds no record") from None
     if not isinstance(record, dict):
         raise ModelFileError(f"{path}: its record is not a mapping")
@@ -123,7 +123,7 @@ def _read_whole(path: Path) -> tuple[dict[str, str], dict[str, Any], int, bytes]
     with opened(path) as file:
         metadata, index, start = _index_in(file, path)
         file.seek(0)
-        return metadata, index, start, file.read()
+        return metadata, index, start, file.read(file_size(file))
 
 
 def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
@@ -133,6 +133,8 @@ def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, Any
     length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
     if not 2 <= length <= min(size - _LENGTH.size, LARGEST_HEADER):
         raise ModelFileError(f"{path}: not a model file (or cut short)")
+    if size > LARGEST_FILE:
+        raise ModelFileError(f"{path}: {size} bytes, larger than any model file ({LARGEST_FILE})")
     raw = file.read(length)
     start = _LENGTH.size + length
     index = _parse_index(path, raw)
@@ -150,8 +152,8 @@ def _index_in(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, Any
 
 def _parse_index(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        index = json.loads(raw)
-    except (ValueError, RecursionError):
+        index = parse_json(raw)
+    except ValueError:
         raise ModelFileError(f"{path}: not a model file") from None
     if not isinstance(index, dict):
         raise ModelFileError(f"{path}: not a model file")

@@ -1,0 +1,164 @@
+"""What a person may set of a finished model, as `draem set` takes it: threshold, review zone, region of interest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from draem.errors import ConfigError, ImageError
+from draem.images import read_mask
+from draem.inspection.region import draw_region, outline
+from draem.modelfile import Header, RegionOfInterest, Thresholds
+from draem.modelfile.edits import change_header, with_region, with_thresholds
+from draem.modelfile.header import Polygon
+from draem.modelfile.sealed import LARGEST_HEADER, read_bytes
+from draem.modelfile.strictjson import parse_json
+
+KEYS = {
+    "threshold": "a number from 0 to 1, or none",
+    "review": "a number below the threshold, or none",
+    "region": "a mask image (white is inspected), a .json of polygons, or none (the whole image)",
+    "ignore": "a mask image (white is not inspected), or none",
+}
+"""What can be set, and to what."""
+_ALIASES = {"thresholds.reject": "threshold", "thresholds.review": "review"}
+_BY_HAND = "set by hand"
+
+
+def set_values(model: Path, assignments: Iterable[str]) -> tuple[Header, Header]:
+    """Set values of a model file, all of them or none; its weights stay byte by byte.
+
+    Args:
+        model: a model file of any kind.
+        assignments: `KEY=VALUE`, with the keys and values of `KEYS`.
+
+    Returns:
+        The header before and after.
+
+    Raises:
+        ConfigError: a key is unknown or there twice, or a value does not fit.
+        ModelFileError: the file is damaged.
+        DraemError: it cannot be written.
+    """
+    values: dict[str, str] = {}
+    for text in assignments:
+        key, value = _parted(text)
+        if key in values:
+            raise ConfigError(f"{key} is set twice")
+        values[key] = value
+    if not values:
+        raise ConfigError(f"nothing to set; give KEY=VALUE: {_known()}")
+    regions: dict[str, RegionOfInterest | None] = {
+        key: _read_region(key, values[key]) for key in ("region", "ignore") if key in values
+    }
+
+    def change(header: Header) -> Header:
+        if "threshold" in values or "review" in values:
+            header = with_thresholds(header, _thresholds(header.thresholds, values))
+        if regions:
+            header = with_region(header, _region(header, regions))
+        return header
+
+    return change_header(model, change)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    key = _ALIASES.get(key.strip(), key.strip())
+    if key not in KEYS or not equals:
+        raise ConfigError(f"{text[:60]!r} sets nothing; there is {_known()}")
+    if not value.strip():
+        raise ConfigError(f"{key}: no value; give {KEYS[key]}")
+    return key, value.strip()
+
+
+def _known() -> str:
+    return "; ".join(f"{key}={words}" for key, words in KEYS.items())
+
+
+def _thresholds(former: Thresholds | None, values: dict[str, str]) -> Thresholds | None:
+    reject, review = (former.reject, former.review) if former else (None, None)
+    if "threshold" in values:
+        reject = _number("threshold", values["threshold"])
+    if "review" in values:
+        review = _number("review", values["review"])
+    if reject is None:
+        if "review" in values and review is not None:
+            raise ConfigError("review: there is no threshold for it to lie below; set threshold=… too")
+        return None
+    if review is not None and review >= reject:
+        raise ConfigError(
+            f"review {review:g} does not lie below the threshold {reject:g}; set review too, or review=none"
+        )
+    return Thresholds(reject=reject, review=review, chosen_on=_chosen_on(former, "threshold" in values))
+
+
+def _chosen_on(former: Thresholds | None, by_hand: bool) -> str:
+    """What the thresholds were chosen on; where the review zone alone is set, the threshold keeps its words."""
+    if former is None or by_hand:
+        return _BY_HAND
+    return former.chosen_on if _BY_HAND in former.chosen_on else f"{former.chosen_on}; review {_BY_HAND}"
+
+
+def _number(key: str, text: str) -> float | None:
+    if text.lower() == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # not a number neither
+        raise ConfigError(f"{key}={text[:40]}: give {KEYS[key]}")
+    return value
+
+
+def _region(header: Header, given: dict[str, RegionOfInterest | None]) -> RegionOfInterest | None:
+    """The header's region with the parts that are given; none where nothing of one is left."""
+    region = given.get("region", header.region) or RegionOfInterest()
+    if "ignore" in given:
+        ignored = given["ignore"] or RegionOfInterest()
+        region = _checked("ignore", {"inspect": region.inspect, "ignore": ignored.inspect})
+    if not draw_region(region, header.config.data.size).any():
+        raise ConfigError("region: with what is ignored, it leaves nothing to inspect")
+    return region if region.inspect or region.ignore else None
+
+
+def _read_region(key: str, text: str) -> RegionOfInterest | None:
+    """What a file says is inspected, or with the key `ignore` is not: both stand in `inspect`."""
+    if text.lower() == "none":
+        return None
+    path = Path(text)
+    if path.suffix.lower() == ".json" and key == "region":
+        return _read_polygons(path)
+    try:
+        mask = read_mask(path)
+        if not mask.any():
+            raise ConfigError(f"{key}: {path}: nothing in it is white")
+        whole = key == "region" and mask.all()
+        polygons: list[Polygon] = [] if whole else outline(mask)
+    except ImageError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    return _checked(key, {"inspect": polygons})
+
+
+def _read_polygons(path: Path) -> RegionOfInterest:
+    try:
+        values = parse_json(read_bytes(path, LARGEST_HEADER))
+    except ValueError:
+        raise ConfigError(f"region: {path}: not JSON, or it says something twice") from None
+    return _checked(f"region: {path}", values)
+
+
+def _checked(place: str, values: Any) -> RegionOfInterest:
+    try:
+        return RegionOfInterest.model_validate(values)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{place}: wrong at {where[:60]!r} ({first['msg']}); polygons are lists of corners [x, y] from 0 to 1 in "
+            '{"inspect": […], "ignore": […]}'
+        ) from None
