@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from draem.data.doctor.findings import Report
+from draem.deployment.export import Export
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
 from draem.modelfile import Header
@@ -102,6 +103,29 @@ def header_table(header: Header) -> Table:
     return table
 
 
+def export_table(made: Export) -> Table:
+    """An export for the eye: size, differences beside what is allowed, metrics before and after."""
+    known, certificate = made.artefact, made.certificate
+    images = "any number of images" if known.batch is None else f"{known.batch} at once"
+    title = f"{made.path}: {known.format} {known.precision}, {images}, {made.size / 1e6:.1f} MB"
+    table = Table("", *_right("model", "export", "difference", "allowed"), title=escape(title), title_justify="left")
+    allowed = certificate.tolerance
+    differences = {"map_max": "map, largest", "map_mean": "map, mean", "score": "score, largest"}
+    for key, name in differences.items():
+        limit = f"{allowed[key]:g}" if key in allowed else "–"
+        table.add_row(name, "", "", f"{getattr(certificate, key):.2e}", limit)
+    flips = "no threshold" if certificate.flips is None else str(certificate.flips)
+    table.add_row("decisions that differ", "", "", flips, f"{allowed['flips']:g}")
+    before, after = certificate.metrics_before or {}, certificate.metrics_after or {}
+    for key, value in before.items():
+        now = after[key]
+        if value is not None and now is not None:
+            table.add_row(key.replace("_", " "), f"{value:.4f}", f"{now:.4f}", f"{now - value:+.4f}", "")
+    table.caption = escape(f"{certificate.execution}; {certificate.compared_on}")
+    table.caption_justify = "left"
+    return table
+
+
 def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:
     """Real defects among simulated ones: by type, by feature; the reasons, and the `most` that are farthest outside."""
     kinds = Table("defect", *_right("defects", "covered"), "why not", title=escape(title), title_justify="left")
@@ -143,13 +167,22 @@ def _right(*names: str) -> list[Column]:
 @contextmanager
 def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calling with what is done and how much there is."""
-    columns = (TextColumn(f"[bold]{verb}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
-    task = progress.add_task(verb, total=None)
+    with staged() as move:
+        yield lambda done, total: move(verb, done, total)
 
-    def move(done: int, total: int) -> None:
+
+@contextmanager
+def staged() -> Iterator[Callable[[str, int, int], None]]:
+    """As `counted`, with a bar for each stage that is named."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
+
+    def move(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=None)
         progress.start()  # only now: what fails before has one line to say
-        progress.update(task, completed=done, total=total)
+        progress.update(tasks[stage], completed=done, total=total)
 
     try:
         yield move
