@@ -301,9 +301,16 @@ def export(
 
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     chosen: dict[str, Any] = {
-        "to": to, "precision": precision, "batch": batch, "images": images, "backend": backend,
-        "execution_precision": execution_precision, "tolerance": _tolerances(tolerance),
-        "force": force, "layout": known, "category": category,
+        "to": to,
+        "precision": precision,
+        "batch": batch,
+        "images": images,
+        "backend": backend,
+        "execution_precision": execution_precision,
+        "tolerance": _tolerances(tolerance),
+        "force": force,
+        "layout": known,
+        "category": category,
     }
     with staged() as progress:
         made = write(model, out, data, progress=progress, **chosen)
