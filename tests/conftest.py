@@ -12,8 +12,9 @@ import torch
 
 from draem import cli
 from draem.data.demo import render_demo
+from draem.deployment.export import export_model, ir_of
 from draem.inspection.detector import Detector
-from draem.modelfile import Thresholds
+from draem.modelfile import Thresholds, openvino, read_header
 from tiny import write_tiny_model
 
 # Workers run side by side, a core each: more threads would wait for one another.
@@ -39,6 +40,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_detector(tiny_model: Path) -> Detector:
     """The detector of `tiny_model`, on the CPU."""
     return Detector.load(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` as ONNX, fp32, for any number of images; without a certificate, and not to be changed."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_model(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_ir(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_onnx` as OpenVINO IR; not to be changed."""
+    path = tmp_path_factory.mktemp("ir") / "model.xml"
+    header = read_header(tiny_onnx)
+    assert header.artefact is not None
+    artefact = header.artefact.model_copy(update={"format": "openvino"})
+    openvino.write_model(path, header.model_copy(update={"artefact": artefact}), *ir_of(tiny_onnx.read_bytes()))
+    return path
 
 
 @pytest.fixture(scope="session")
