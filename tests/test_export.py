@@ -140,7 +140,7 @@ def test_a_mapped_pair_is_not_written_into(tiny_model: Path, woven_tree: Path, t
 def test_stdout_holds_the_result_alone(tiny_model: Path, woven_tree: Path, tmp_path: Path) -> None:
     """Of the true exporter, in a process of its own: it prints by many ways."""
     out = tmp_path / "part.xml"
-    arguments = ["export", tiny_model, "--data", woven_tree, "--out", out, "--batch", 2, "--images", 3, "--json"]
+    arguments = ["export", tiny_model, "--data", woven_tree, "--out", out, "--batch", 2, "--images", 4, "--json"]
     command = [sys.executable, "-m", "draem", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     first, *table, model, certificate, last = done.stdout.splitlines()
