@@ -143,10 +143,11 @@ def test_stdout_holds_the_result_alone(tiny_model: Path, woven_tree: Path, tmp_p
     arguments = ["export", tiny_model, "--data", woven_tree, "--out", out, "--batch", 2, "--images", 4, "--json"]
     command = [sys.executable, "-m", "draem", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first, *table, model, certificate, last = done.stdout.splitlines()
-    assert first.startswith(f"{out}: openvino fp32, 2 at once")
-    assert table[0].startswith("┏")
-    assert (model, certificate) == (f"model: {out}", f"certificate: {certificate_file(out)}")
+    *table, compared, model, certificate, last = done.stdout.splitlines()
+    assert (table[0][0], table[-1][0]) == ("┏", "└")
+    assert compared.startswith("compared: openvino ")
+    assert model.startswith(f"model: {out} (openvino fp32, 2 images at once, ")
+    assert certificate == f"certificate: {certificate_file(out)}"
     told = json.loads(last)
     assert told["artefact"] == read_header(out).model_dump(mode="json")["artefact"]
     assert told["artefact"]["batch"] == 2

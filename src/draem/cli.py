@@ -317,7 +317,8 @@ def export(
     for warning in made.warnings:
         _message(f"forced: {warning}")
     show(export_table(made))
-    typer.echo(f"model: {made.path}")
+    typer.echo(f"compared: {made.certificate.execution}; {made.certificate.compared_on}")
+    typer.echo(f"model: {made.in_words()}")
     typer.echo(f"certificate: {certificate_file(made.path)}")
     _finish(as_json, made.to_dict())
 

@@ -104,11 +104,9 @@ def header_table(header: Header) -> Table:
 
 
 def export_table(made: Export) -> Table:
-    """An export for the eye: size, differences beside what is allowed, metrics before and after."""
-    known, certificate = made.artefact, made.certificate
-    images = "any number of images" if known.batch is None else f"{known.batch} at once"
-    title = f"{made.path}: {known.format} {known.precision}, {images}, {made.size / 1e6:.1f} MB"
-    table = Table("", *_right("model", "export", "difference", "allowed"), title=escape(title), title_justify="left")
+    """How close an export's answers are: differences beside what is allowed, metrics before and after."""
+    certificate = made.certificate
+    table = Table("", *_right("model", "export", "difference", "allowed"))
     allowed = certificate.tolerance
     differences = {"map_max": "map, largest", "map_mean": "map, mean", "score": "score, largest"}
     for key, name in differences.items():
@@ -121,8 +119,6 @@ def export_table(made: Export) -> Table:
         now = after[key]
         if value is not None and now is not None:
             table.add_row(key.replace("_", " "), f"{value:.4f}", f"{now:.4f}", f"{now - value:+.4f}", "")
-    table.caption = escape(f"{certificate.execution}; {certificate.compared_on}")
-    table.caption_justify = "left"
     return table
 
 

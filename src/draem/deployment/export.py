@@ -56,6 +56,12 @@ class Export:
         assert self.artefact.certificate is not None
         return self.artefact.certificate
 
+    def in_words(self) -> str:
+        """One line for the person at the console."""
+        batch = self.artefact.batch
+        images = "any number of images" if batch is None else f"{batch} image{'s' * (batch > 1)} at once"
+        return f"{self.path} ({self.artefact.format} {self.artefact.precision}, {images}, {self.size / 1e6:.1f} MB)"
+
     def to_dict(self) -> dict[str, Any]:
         """What the certificate file holds, and where the files lie; ready for JSON."""
         return {
