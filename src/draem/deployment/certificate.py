@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from draem.data.samples import Dataset, Sample
+from draem.config import Config
+from draem.data.samples import Dataset, Sample, split_good
 from draem.errors import ConfigError, DataError, ImageError, ModelFileError, ParityError
 from draem.evaluation.evaluate import count_prediction, mask_of
 from draem.evaluation.metrics import MetricsAccumulator
@@ -65,8 +66,11 @@ def tolerances(weights: WeightPrecision, execution: Precision, changed: Mapping[
     return _TOLERANCES["int8" if weights == "int8" else "half" if half else "fp32"] | dict(changed)
 
 
-def choose_images(dataset: Dataset, most: int, pixel_format: PixelFormat) -> Chosen:
+def choose_images(dataset: Dataset, most: int, config: Config) -> Chosen:
     """At most so many images to compare on: the test images, or good ones where there are none.
+
+    Of the good ones those that the threshold was chosen on are left out: the score of one is the threshold, and any
+    rounding would change its verdict.
 
     Every category and defect type has its turn until the number is reached, so that rare ones are there; within one,
     the images lie evenly spaced among their names. The same data give the same images.
@@ -74,7 +78,7 @@ def choose_images(dataset: Dataset, most: int, pixel_format: PixelFormat) -> Cho
     Raises:
         DataError: there are no images, or none of them can be read as the model's kind of pixels.
     """
-    pool, kind = (dataset.test, "test images") if dataset.test else (dataset.train_good, "good images")
+    pool, kind = (dataset.test, "test images") if dataset.test else (_uncalibrated(dataset, config), "good images")
     if not pool:
         raise DataError(f"{dataset.root}: {dataset.name} has no images to compare on")
     groups: dict[tuple[str, str], list[Sample]] = {}
@@ -82,7 +86,7 @@ def choose_images(dataset: Dataset, most: int, pixel_format: PixelFormat) -> Cho
         groups.setdefault((sample.category, sample.defect), []).append(sample)
     shares = _fair_shares({key: len(group) for key, group in groups.items()}, most)
     chosen = [group[index * len(group) // shares[key]] for key, group in groups.items() for index in range(shares[key])]
-    _refuse_unreadable(chosen, pixel_format)
+    _refuse_unreadable(chosen, config.data.pixel_format)
     counts = Counter(sample.defect for sample in chosen)
     parts = ", ".join(f"{number} {defect}" for defect, number in sorted(counts.items()))
     return Chosen(tuple(chosen), f"{len(chosen)} of the {len(pool)} {kind} of {dataset.name}: {parts}")
@@ -150,6 +154,13 @@ def beyond(certificate: Certificate, thresholds: Thresholds | None) -> list[str]
 def flipped(rows: Sequence[ImageParity], thresholds: Thresholds | None) -> list[ImageParity]:
     """The images whose verdict differs."""
     return [row for row in rows if verdict(row.score_before, thresholds) != verdict(row.score_after, thresholds)]
+
+
+def _uncalibrated(dataset: Dataset, config: Config) -> tuple[Sample, ...]:
+    if not dataset.train_good:
+        return ()
+    split = split_good(dataset.train_good, config.data.select_share, config.data.calibrate_share, config.training.seed)
+    return split.train + split.select
 
 
 def _fair_shares(sizes: Mapping[tuple[str, str], int], most: int) -> dict[tuple[str, str], int]:

@@ -123,7 +123,7 @@ def export(
     allowed = tolerances(precision, execution.precision, tolerance or {})
     header = _refuse_wrong(model, out, to, precision, execution)
     dataset = read_layout(Path(data), layout, category)
-    chosen = choose_images(dataset, images, header.config.data.pixel_format)
+    chosen = choose_images(dataset, images, header.config)
     with _workplace(out) as folder:
         draft = folder / out.name
         written = export_model(model, draft, to, precision, batch, dataset, progress)
