@@ -44,8 +44,8 @@ def tiny_detector(tiny_model: Path) -> Detector:
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_model` as ONNX, of any batch, in fp32; not to be changed."""
-    path = tmp_path_factory.mktemp("tiny_onnx") / "model.onnx"
+    """`tiny_model` as ONNX, fp32, for any number of images; without a certificate, and not to be changed."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_model(tiny_model, path)
     return path
 
@@ -53,8 +53,11 @@ def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def tiny_ir(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_onnx` as OpenVINO IR; not to be changed."""
-    path = tmp_path_factory.mktemp("tiny_ir") / "model.xml"
-    openvino.write_model(path, read_header(tiny_onnx), *ir_of(tiny_onnx.read_bytes()))
+    path = tmp_path_factory.mktemp("ir") / "model.xml"
+    header = read_header(tiny_onnx)
+    assert header.artefact is not None
+    artefact = header.artefact.model_copy(update={"format": "openvino"})
+    openvino.write_model(path, header.model_copy(update={"artefact": artefact}), *ir_of(tiny_onnx.read_bytes()))
     return path
 
 

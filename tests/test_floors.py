@@ -35,7 +35,7 @@ WITH_TORCH = (
     "network",
     "training",
     "deployment.graph",
-    "deployment.export",
+    "deployment.quantise",
     "components",
     "plots",
     "preview",

@@ -37,7 +37,7 @@ def lively_(network: nn.Module, seed: int = 0) -> None:
             assert module.running_var is not None
             module.running_mean.normal_(0.0, 0.2, generator=generator)
             module.running_var.uniform_(0.7, 1.3, generator=generator)
-    if isinstance(network, Draem):
+    if isinstance(network, Draem) and network.parts != "reconstructive":
         last = network.discriminative.decoder_segment.fin_out[0]
         with torch.no_grad():
             last.weight.mul_(10.0)  # type: ignore[operator]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from draem.config import Config
+    from draem.deployment.export import export
     from draem.errors import DraemError
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import Evaluation, evaluate
@@ -35,6 +36,7 @@ _HOMES = {
     "distill": "draem.verbs",
     "evaluate": "draem.evaluation.evaluate",
     "evaluate_all": "draem.evaluation.categories",
+    "export": "draem.deployment.export",
     "load": "draem.verbs",
     "train": "draem.verbs",
     "train_all": "draem.verbs",
@@ -51,6 +53,7 @@ __all__ = [
     "distill",
     "evaluate",
     "evaluate_all",
+    "export",
     "load",
     "train",
     "train_all",

@@ -314,6 +314,72 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", metavar="DATA", help="A data set: its images are compared on.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="NAME.onnx, or NAME.xml (with NAME.bin).")],
+    to: Annotated[str | None, typer.Option("--to", help="onnx, openvino; unless told, as FILE ends.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="Of the weights: fp32, fp16, int8.")] = "fp32",
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images in one run; any number unless told.")] = (
+        None
+    ),
+    images: Annotated[int, typer.Option("--images", min=1, help="The most to compare on.")] = 64,
+    backend: Annotated[str, typer.Option("--backend", help="For the certificate: onnxruntime, openvino.")] = "auto",
+    execution_precision: Annotated[
+        str, typer.Option("--execution-precision", help="Of the arithmetic, for the certificate: fp32, bf16, fp16.")
+    ] = "fp32",
+    tolerance: Annotated[
+        list[str] | None, typer.Option("--tolerance", metavar="KEY=VALUE", help="map_max, map_mean, score, flips.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write it beyond the tolerance, marked as such.")] = False,
+    layout: LayoutName = "auto",
+    category: Category = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model as ONNX or OpenVINO IR, with a certificate that it gives the same answers."""
+    from draem.config import Config
+    from draem.deployment.export import certificate_file
+    from draem.deployment.export import export as write
+    from draem.tables import export_table, show, staged
+
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    chosen: dict[str, Any] = {
+        "to": to,
+        "precision": precision,
+        "batch": batch,
+        "images": images,
+        "backend": backend,
+        "execution_precision": execution_precision,
+        "tolerance": _tolerances(tolerance),
+        "force": force,
+        "layout": known,
+        "category": category,
+    }
+    with staged() as progress:
+        made = write(model, out, data, progress=progress, **chosen)
+    for warning in made.warnings:
+        _message(f"forced: {warning}")
+    show(export_table(made))
+    typer.echo(f"compared: {made.certificate.execution}; {made.certificate.compared_on}")
+    typer.echo(f"model: {made.in_words()}")
+    typer.echo(f"certificate: {certificate_file(made.path)}")
+    _finish(as_json, made.to_dict())
+
+
+def _tolerances(given: list[str] | None) -> dict[str, float]:
+    from draem.errors import ConfigError
+
+    found = {}
+    for text in given or []:
+        key, _, value = text.partition("=")
+        try:
+            found[key.strip()] = float(value)
+        except ValueError:
+            raise ConfigError(f"--tolerance {text}: write KEY=NUMBER, such as map_max=0.005") from None
+    return found
+
+
 @app.command("import-weights")
 def import_weights(
     reconstructive: Annotated[Path, typer.Argument(metavar="NAME.pckl", help="Reconstructive sub-network.")],

@@ -7,6 +7,7 @@ DraemError
 ├── ModelFileError     a model file or checkpoint that is damaged, hostile or of another kind
 ├── TrainingError      a training run that cannot go on
 │   └── MemoryLimitError   a batch that does not fit into memory
+├── ParityError        an export whose answers are not those of the model
 └── MissingExtraError  a package that an extra would have installed
 """
 
@@ -39,6 +40,10 @@ class TrainingError(DraemError):
 
 class MemoryLimitError(TrainingError):
     """A batch does not fit into memory."""
+
+
+class ParityError(DraemError):
+    """An export's answers are further from those of its model than the tolerance allows."""
 
 
 class MissingExtraError(DraemError):

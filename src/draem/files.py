@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -56,6 +57,35 @@ def atomic_write(path: Path, data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def move_together(files: Mapping[Path, Path], kept: Path) -> None:
+    """Rename finished files into their places, all of them or none; missing parent folders are made.
+
+    Args:
+        files: where each one lies, and its place, on the same disk.
+        kept: a folder on that disk, for copies of what stands in these places: they come back if one cannot be taken.
+
+    Raises:
+        DraemError: a file cannot be renamed.
+    """
+    before = {place: kept / f"{index}.before" for index, place in enumerate(files.values())}
+    moved: list[Path] = []
+    try:
+        for source, place in files.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                shutil.copy2(place, before[place])
+            moved.append(place)
+            source.replace(place)
+        _sync_folder(place.parent)
+    except BaseException as error:
+        for place in reversed(moved):
+            with suppress(OSError):
+                before[place].replace(place) if before[place].exists() else place.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DraemError(f"{place}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def remove_unfinished(path: Path) -> None:

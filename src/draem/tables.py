@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from draem.data.doctor.findings import Report
@@ -17,6 +17,7 @@ from draem.deployment.benchmark.job import Rate
 from draem.deployment.benchmark.machine import in_words
 from draem.deployment.benchmark.result import Benchmark, Row
 from draem.deployment.benchmark.stopwatch import Latency
+from draem.deployment.export import Export
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
 from draem.inspection.region import draw_region
@@ -195,6 +196,25 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def export_table(made: Export) -> Table:
+    """How close an export's answers are: differences beside what is allowed, metrics before and after."""
+    certificate = made.certificate
+    table = Table("", *_right("model", "export", "difference", "allowed"))
+    allowed = certificate.tolerance
+    differences = {"map_max": "map, largest", "map_mean": "map, mean", "score": "score, largest"}
+    for key, name in differences.items():
+        limit = f"{allowed[key]:g}" if key in allowed else "–"
+        table.add_row(name, "", "", f"{getattr(certificate, key):.2e}", limit)
+    flips = "no threshold" if certificate.flips is None else str(certificate.flips)
+    table.add_row("decisions that differ", "", "", flips, f"{allowed['flips']:g}")
+    before, after = certificate.metrics_before or {}, certificate.metrics_after or {}
+    for key, value in before.items():
+        now = after[key]
+        if value is not None and now is not None:
+            table.add_row(key.replace("_", " "), f"{value:.4f}", f"{now:.4f}", f"{now - value:+.4f}", "")
+    return table
+
+
 def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:
     """Real defects among simulated ones: by type, by feature; the reasons, and the `most` that are farthest outside."""
     kinds = Table("defect", *_right("defects", "covered"), "why not", title=escape(title), title_justify="left")
@@ -284,13 +304,22 @@ def _three(value: float) -> str:
 @contextmanager
 def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calling with what is done and how much there is."""
-    columns = (TextColumn(f"[bold]{verb}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
-    task = progress.add_task(verb, total=None)
+    with staged() as move:
+        yield lambda done, total: move(verb, done, total)
 
-    def move(done: int, total: int) -> None:
+
+@contextmanager
+def staged() -> Iterator[Callable[[str, int, int], None]]:
+    """As `counted`, with a bar for each stage that is named."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
+
+    def move(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=None)
         progress.start()  # only now: what fails before has one line to say
-        progress.update(task, completed=done, total=total)
+        progress.update(tasks[stage], completed=done, total=total)
 
     try:
         yield move

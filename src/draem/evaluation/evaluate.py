@@ -132,19 +132,9 @@ def evaluate_dataset(
     found = detector.stream(list(by_path), batch_size, on_unreadable=lambda source, error: left_out.append(str(error)))
     for prediction in found:
         sample = by_path[prediction.path or Path()]
-        mask, problem = _read_mask(sample, prediction, config)
+        mask, problem = mask_of(sample, prediction)
         masks_unread += [problem] if problem else []
-        # A letterbox's padding and what is not inspected would flatter the metrics, as pixels that are always right.
-        height, width = prediction.image.shape[:2]
-        accumulator.add(
-            prediction.score,
-            sample.label == "anomalous",
-            prediction.input_map,
-            mask,
-            counted=detector.inspected.mask((height, width)),
-            category=sample.category,
-            defect_type=sample.defect,
-        )
+        count_prediction(accumulator, detector, sample, prediction, mask)
         results.append(ImageResult(sample.name, sample.category, sample.defect, prediction.score, prediction.verdict))
         sheet_rows.add(sample, prediction, mask, config)
         progress(len(results) + len(left_out), len(samples))
@@ -175,7 +165,28 @@ def samples_to_test(dataset: Dataset) -> tuple[Sample, ...]:
     raise DataError(f"{dataset.root}: {dataset.name} has no test images to evaluate on")
 
 
-def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tuple[NDArray[np.bool_] | None, str]:
+def count_prediction(
+    accumulator: MetricsAccumulator,
+    detector: Detector,
+    sample: Sample,
+    prediction: Prediction,
+    mask: NDArray[np.bool_] | None,
+) -> None:
+    """Add an image that a detector has inspected to the metrics, with its mask of `mask_of`."""
+    # A letterbox's padding and what is not inspected would flatter the metrics, as pixels that are always right.
+    height, width = prediction.image.shape[:2]
+    accumulator.add(
+        prediction.score,
+        sample.label == "anomalous",
+        prediction.input_map,
+        mask,
+        counted=detector.inspected.mask((height, width)),
+        category=sample.category,
+        defect_type=sample.defect,
+    )
+
+
+def mask_of(sample: Sample, prediction: Prediction) -> tuple[NDArray[np.bool_] | None, str]:
     """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter.
 
     What some sets have as masks of good images is not looked at: their label says that they have no anomaly.
@@ -184,7 +195,7 @@ def _read_mask(sample: Sample, prediction: Prediction, config: DataConfig) -> tu
         return None, ""
     try:
         height, width = prediction.image.shape[:2]
-        return load_truth(sample.truth, (height, width), config), ""
+        return load_truth(sample.truth, (height, width), prediction.data), ""
     except ImageError as error:
         return None, str(error)
 

@@ -112,6 +112,8 @@ class Certificate(_Part):
 
     execution: str
     """What ran the artefact: backend, version, device and precision; the figures hold for it."""
+    compared_on: str = ""
+    """In words: which images."""
     images: list[ImageParity]
     map_max: float
     map_mean: float
