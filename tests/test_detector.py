@@ -23,9 +23,9 @@ from draem.errors import ConfigError, DataError, DraemError, ImageError, MemoryL
 from draem.images import fit_image, plan_fit, read_image, write_image
 from draem.inspection.backends import Backend
 from draem.inspection.detector import Detector, Source
+from draem.inspection.memory import out_of_memory
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import image_score
-from draem.inspection.memory import out_of_memory
 from draem.inspection.torch_backend import TorchBackend, choose_device
 from draem.modelfile import Header, Thresholds
 from draem.network.draem import Draem

@@ -25,7 +25,6 @@ from draem.inspection.processor import processor_name, usable_cores
 from draem.modelfile import Header
 from draem.pixels import Images
 
-
 _SECONDS = 0.1
 """How long each backend is measured, at least."""
 _RUNS = 2

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from draem.inspection.execution import Backend
 from draem.pixels import Images
-
 
 
 class FixedBatch:
