@@ -219,7 +219,7 @@ def test_endless_sources_are_read_a_bounded_way_ahead() -> None:
     for number, found in enumerate(islice(stream, 50), start=1):
         assert found.score == pytest.approx(number % 256 / 255)
         assert taken <= number + 3 * 4
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert threading.active_count() == before
 
 

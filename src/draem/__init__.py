@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import Evaluation, evaluate
     from draem.inspection.detector import Detector
+    from draem.inspection.execution import Execution
     from draem.inspection.prediction import Prediction
     from draem.inspection.scoring import Region
     from draem.verbs import load, train, train_all
@@ -30,6 +31,7 @@ _HOMES = {
     "Detector": "draem.inspection.detector",
     "DraemError": "draem.errors",
     "Evaluation": "draem.evaluation.evaluate",
+    "Execution": "draem.inspection.execution",
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
     "evaluate": "draem.evaluation.evaluate",
@@ -44,6 +46,7 @@ __all__ = [
     "Detector",
     "DraemError",
     "Evaluation",
+    "Execution",
     "Prediction",
     "Region",
     "__version__",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -84,7 +84,7 @@ class Detector:
         sources: Iterable[Source],
         batch_size: int = 8,
         on_unreadable: Callable[[Source, ImageError], None] | None = None,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Inspect images in batches, in order; the next ones are read and run while the caller uses the first.
 
         Memory stays bounded: beyond the caller's batch, `streams` + 1 are under way. Closing the iterator stops them.
