@@ -14,7 +14,7 @@ from draem import cli
 from draem.data.demo import render_demo
 from draem.inspection.detector import Detector
 from draem.modelfile import Thresholds
-from tiny import write_tiny_model
+from tiny import write_tiny_ir, write_tiny_model, write_tiny_onnx
 
 # Workers run side by side, a core each: more threads would wait for one another.
 torch.set_num_threads(1)
@@ -33,6 +33,26 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file with random weights, a threshold and a review zone; not to be changed."""
     thresholds = Thresholds(reject=0.555, review=0.548, chosen_on="nothing: a test's")
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model.safetensors", thresholds)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` as an ONNX file in fp32 that takes any number of images; not to be changed."""
+    return write_tiny_onnx(tiny_model, tmp_path_factory.mktemp("tiny") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def tiny_ir(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_onnx` as OpenVINO IR; not to be changed."""
+    return write_tiny_ir(tiny_onnx, tmp_path_factory.mktemp("tiny") / "model.xml")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered between runs lies in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
