@@ -197,7 +197,7 @@ def test_half_precision_is_near_and_said(models: dict[str, Path], name: str, mon
         pytest.skip("no bf16 on this processor")
     maps, _ = backend.run(_images(2))
     expected, _ = _by_torch(models["torch"], _images(2))
-    assert np.abs(maps - expected).max() < 5e-2
+    assert np.abs(maps - expected).mean() < 2e-2
     if " in bf16" in backend.execution:
         assert np.abs(maps - expected).max() > 0
 
@@ -206,11 +206,13 @@ def test_fp32_is_asked_for_in_so_many_words(models: dict[str, Path], monkeypatch
     """OpenVINO takes bf16 unless it is told otherwise."""
     told: list[dict[str, Any]] = []
     core = import_openvino().Core
-    monkeypatch.setattr(
-        core,
-        "compile_model",
-        lambda self, *given, usual=core.compile_model: told.append(given[2]) or usual(self, *given),
-    )
+    usual = core.compile_model
+
+    def compile_model(self: Any, model: Any, device: str, options: dict[str, Any]) -> Any:
+        told.append(options)
+        return usual(self, model, device, options)
+
+    monkeypatch.setattr(core, "compile_model", compile_model)
     assert " in fp32" in open_backend(models["openvino"], _execution("openvino"))[0].execution
     assert told[0]["INFERENCE_PRECISION_HINT"] == "f32"
 
