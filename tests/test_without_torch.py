@@ -89,8 +89,13 @@ def test_what_is_missing_is_one_line(
     for number in range(3):
         write_image(tmp_path / "folder" / f"{number}.png", np.full((8, 8, 3), 100 + number, np.uint8))
     words = {
-        **{"MODEL": tiny_model, "ONNX": tiny_onnx, "IR": tiny_ir, "OUT": tmp_path / "out"},
-        **{"OUT.html": tmp_path / "out.html", "FOLDER": tmp_path / "folder", "IMAGE": tmp_path / "folder" / "0.png"},
+        "MODEL": tiny_model,
+        "ONNX": tiny_onnx,
+        "IR": tiny_ir,
+        "OUT": tmp_path / "out",
+        "OUT.html": tmp_path / "out.html",
+        "FOLDER": tmp_path / "folder",
+        "IMAGE": tmp_path / "folder" / "0.png",
     }
     done = _draem(*(words.get(word, word) for word in arguments.split()))
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,22 @@ _FOUND = ("cuda", "directml", "cpu")
 """What `auto` looks for; TensorRT, which takes minutes to prepare a network, only where it is asked for."""
 
 
+def import_onnxruntime() -> Any:
+    """The package onnxruntime, which is kept from reporting its use over the network.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    # Read when it is loaded; turning its events off later leaves the first one, which is sent seconds afterwards.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise ConfigError("backend onnxruntime: it is not installed; run  pip install onnxruntime") from None
+    onnxruntime.disable_telemetry_events()  # where the caller has loaded it before
+    return onnxruntime
+
+
 class OnnxBackend:
     """Runs an ONNX model.
 
@@ -35,12 +52,7 @@ class OnnxBackend:
     name = "onnxruntime"
 
     def __init__(self, path: Path, sealed: Sealed, execution: Execution) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise ConfigError("backend onnxruntime: it is not installed; run  pip install onnxruntime") from None
-
-        onnxruntime.disable_telemetry_events()
+        onnxruntime = import_onnxruntime()
         device = _choose(execution, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
