@@ -1,18 +1,21 @@
 # make demo    the main job: render parts, train, calibrate, evaluate
-# make test    lint, type-check, tests
+# make test    lint, type-check, inspect in an environment without torch, tests
 # Each builds its own environment in .venv, from constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint light install clean
 
 demo: install
 	$(BIN)/draem demo --out demo
 
-test: lint
+test: lint light
 	$(BIN)/python -m pytest -n 2
+
+light: install
+	$(BIN)/python tests/light/install.py
 
 lint: install
 	$(BIN)/ruff format --check .

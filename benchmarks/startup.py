@@ -1,6 +1,6 @@
 """How long the package takes to start, beside Python alone and beside torch: medians of whole processes.
 
-python benchmarks/startup.py [--repeats 11]
+python benchmarks/startup.py [--repeats 11] [--model edge.onnx --model edge.xml]
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ SIDES = {
     "draem --help": [sys.executable, "-m", "draem", "--help"],
     "import torch": [sys.executable, "-c", "import torch"],
 }
+
+
+def load_command(model: Path) -> list[str]:
+    """A process that loads a model, and is ready to inspect."""
+    return [sys.executable, "-c", f"import draem; draem.load({str(model)!r})"]
 
 
 def seconds_of(command: list[str], repeats: int) -> float:
@@ -43,12 +48,14 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--model", type=Path, action="append", default=[], help="to import draem and load it")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    for command in SIDES.values():
-        seconds_of(command, 1)  # fills the file cache
-    seconds = {name: round(seconds_of(command, options.repeats), 3) for name, command in SIDES.items()}
-    torch_loaded = {name: loads_torch(command) for name, command in SIDES.items()}
+    sides = SIDES | {f"load {path.name}": load_command(path) for path in options.model}
+    for command in sides.values():
+        seconds_of(command, 1)  # fills the file cache, and the choice of the backend
+    seconds = {name: round(seconds_of(command, options.repeats), 3) for name, command in sides.items()}
+    torch_loaded = {name: loads_torch(command) for name, command in sides.items()}
     for name, median in seconds.items():
         print(f"{name:14} {median:7.3f} s  {'loads torch' if torch_loaded[name] else 'without torch'}")
     print(write_result("startup", {"median_seconds": seconds, "loads_torch": torch_loaded}, options.out))

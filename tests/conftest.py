@@ -12,10 +12,9 @@ import torch
 
 from draem import cli
 from draem.data.demo import render_demo
-from draem.deployment.export import export_model, ir_of
 from draem.inspection.detector import Detector
-from draem.modelfile import Thresholds, openvino, read_header
-from tiny import write_tiny_model
+from draem.modelfile import Thresholds
+from tiny import write_tiny_ir, write_tiny_model, write_tiny_onnx
 
 # Workers run side by side, a core each: more threads would wait for one another.
 torch.set_num_threads(1)
@@ -37,28 +36,29 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_detector(tiny_model: Path) -> Detector:
-    """The detector of `tiny_model`, on the CPU."""
-    return Detector.load(tiny_model, "cpu")
-
-
-@pytest.fixture(scope="session")
 def tiny_onnx(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_model` as ONNX, fp32, for any number of images; without a certificate, and not to be changed."""
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_model(tiny_model, path)
-    return path
+    """`tiny_model` as an ONNX file in fp32 that takes any number of images; not to be changed."""
+    return write_tiny_onnx(tiny_model, tmp_path_factory.mktemp("tiny") / "model.onnx")
 
 
 @pytest.fixture(scope="session")
 def tiny_ir(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_onnx` as OpenVINO IR; not to be changed."""
-    path = tmp_path_factory.mktemp("ir") / "model.xml"
-    header = read_header(tiny_onnx)
-    assert header.artefact is not None
-    artefact = header.artefact.model_copy(update={"format": "openvino"})
-    openvino.write_model(path, header.model_copy(update={"artefact": artefact}), *ir_of(tiny_onnx.read_bytes()))
-    return path
+    return write_tiny_ir(tiny_onnx, tmp_path_factory.mktemp("tiny") / "model.xml")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered between runs lies in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tiny_model: Path) -> Detector:
+    """The detector of `tiny_model`, on the CPU."""
+    return Detector.load(tiny_model, "cpu")
 
 
 @pytest.fixture(scope="session")

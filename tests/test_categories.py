@@ -153,11 +153,13 @@ def test_evaluate_each_by_its_own_model(root: Path, trained: Path, tmp_path: Pat
 
 def test_evaluate_some_of_a_run(root: Path, trained: Path, tmp_path: Path, run_cli: Run) -> None:
     moves: list[tuple[int, int]] = []
-    found = draem.evaluate_all(trained, root, device="cpu", progress=lambda done, total: moves.append((done, total)))
+    found = draem.evaluate_all(
+        trained, root, execution=draem.Execution(device="cpu"), progress=lambda done, total: moves.append((done, total))
+    )
     count = len(read_layout(root, category="all").test)
     assert moves[-1] == (count, count)
     assert [done for done, _ in moves] == sorted({done for done, _ in moves})
-    one = draem.evaluate_all(trained, root, category="woven", device="cpu")
+    one = draem.evaluate_all(trained, root, category="woven", execution=draem.Execution(device="cpu"))
     assert list(one.evaluations) == ["woven"]
     assert one.mean == found.evaluations["woven"].metrics
     lacking = tmp_path / "run"

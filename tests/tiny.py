@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from draem.config import Config
+from draem.deployment.export import ir_of
+from draem.deployment.graph import onnx_graph
 from draem.images import write_image
-from draem.modelfile import Header, Thresholds, colour_order
+from draem.modelfile import Artefact, Header, Thresholds, colour_order, onnx, openvino
 from draem.network.draem import Draem
-from draem.network.weights import save_model
+from draem.network.weights import load_model, save_model
 
 TINY = {
     "data.size": 64,
@@ -61,3 +63,21 @@ def write_noise(folder: Path, count: int, seed: int = 0) -> Path:
         pixels = np.random.default_rng([seed, index]).integers(60, 200, (32, 32, 3), dtype=np.uint8)
         write_image(folder / f"{index:02d}.png", pixels)
     return folder
+
+
+def write_tiny_onnx(model: Path, path: Path, batch: int | None = None) -> Path:
+    """A trained model's network as an ONNX model file, with its header; seconds go by."""
+    network, header = load_model(model)
+    artefact = Artefact(format="onnx", precision="fp32", batch=batch, source_sha256=header.sha256)
+    content = onnx_graph(network, header.channels, header.config.data.size, batch)
+    onnx.write_model(path, header.model_copy(update={"artefact": artefact}), content)
+    return path
+
+
+def write_tiny_ir(model: Path, path: Path) -> Path:
+    """An ONNX model file as OpenVINO IR."""
+    sealed = onnx.read_model(model)
+    assert sealed.header.artefact is not None
+    artefact = sealed.header.artefact.model_copy(update={"format": "openvino"})
+    openvino.write_model(path, sealed.header.model_copy(update={"artefact": artefact}), *ir_of(sealed.content))
+    return path

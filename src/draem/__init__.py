@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import Evaluation, evaluate
     from draem.inspection.detector import Detector
+    from draem.inspection.execution import Execution
     from draem.inspection.prediction import Prediction
     from draem.inspection.scoring import Region
     from draem.verbs import distill, load, train, train_all
@@ -31,6 +32,7 @@ _HOMES = {
     "Detector": "draem.inspection.detector",
     "DraemError": "draem.errors",
     "Evaluation": "draem.evaluation.evaluate",
+    "Execution": "draem.inspection.execution",
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
     "distill": "draem.verbs",
@@ -47,6 +49,7 @@ __all__ = [
     "Detector",
     "DraemError",
     "Evaluation",
+    "Execution",
     "Prediction",
     "Region",
     "__version__",

@@ -18,6 +18,15 @@ from typing import Annotated, Any
 import typer
 
 from draem.errors import DraemError, MemoryLimitError, MissingExtraError
+from draem.options import (
+    BackendOption,
+    BatchSize,
+    DeviceOption,
+    PrecisionOption,
+    StreamsOption,
+    ThreadsOption,
+    execution,
+)
 
 app = typer.Typer(
     name="draem",
@@ -40,7 +49,6 @@ LayoutName = Annotated[str, typer.Option("--layout", help="auto, folder, mvtec, 
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="training.seed=3, and so on.")]
 Preset = Annotated[str, typer.Option("--preset", help="edge, fast, standard, large, official, paper.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="Settings over the preset's.")]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 Run = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="Budget: images seen.")]
 Epochs = Annotated[float | None, typer.Option("--epochs", help="Budget: passes over the data.")]
@@ -50,7 +58,6 @@ CheckpointEvery = Annotated[
     float | None, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="60 unless told.")
 ]
 Init = Annotated[Path | None, typer.Option("--init", metavar="MODEL", help="Start from its weights.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the network.")]
 
 
 @app.command()
@@ -234,7 +241,11 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
     layout: LayoutName = "auto",
     category: Category = None,
-    device: DeviceName = "auto",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
@@ -242,9 +253,12 @@ def evaluate(
     from draem.config import Config
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
+    from draem.inspection.backends import open_backend
+    from draem.inspection.detector import Detector
     from draem.tables import counted
 
     _refuse_file(out)
+    chosen = execution(backend, device, precision, threads, streams)
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     if model.is_dir():
         with counted("evaluate") as progress:
@@ -253,7 +267,7 @@ def evaluate(
                 data,
                 layout=known,
                 category=category or "all",
-                device=_known_device(device),
+                execution=chosen,
                 batch_size=batch_size,
                 progress=progress,
             )
@@ -261,7 +275,7 @@ def evaluate(
         _show_evaluations(list(found.evaluations.values()), found.mean, data)
         pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
     else:
-        detector = _load(model, device)
+        detector = Detector(*open_backend(model, chosen))
         with counted("evaluate") as progress:
             evaluation = score(
                 detector, data, layout=known, category=category, batch_size=batch_size, progress=progress
@@ -293,23 +307,31 @@ def predict(
     model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB…", help="What to inspect.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for results.jsonl, overlays and maps.")],
-    device: DeviceName = "auto",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
     """Inspect images: results.jsonl, and for each image an overlay and a 16-bit anomaly map."""
+    from draem.inspection.backends import open_backend
+    from draem.inspection.detector import Detector
     from draem.inspection.folder import find_images, predict_files
     from draem.tables import counted
 
     _refuse_file(out)
+    chosen = execution(backend, device, precision, threads, streams)
     paths = find_images(images, out)
-    detector = _load(model, device)
+    detector = Detector(*open_backend(model, chosen))
     with counted("predict") as progress:
         summary = predict_files(detector, paths, out, batch_size, progress)
     for problem in summary.unreadable:
         _message(f"left out: {problem}")
+    _message(f"run by {detector.backend.execution}")
     typer.echo(summary.in_words())
-    _finish(as_json, summary.to_dict())
+    _finish(as_json, {**summary.to_dict(), "execution": detector.backend.execution})
     if summary.unreadable:
         raise typer.Exit(1)
 
@@ -421,8 +443,8 @@ def benchmark(
     repeats: Annotated[
         int | None, typer.Option("--repeats", min=1, help="Times of each kind; else up to 99, fewer of slow ones.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; all cores unless told.")] = None,
-    device: DeviceName = "auto",
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
     layout: LayoutName = "auto",
     category: Category = None,
     as_json: Json = False,
@@ -446,7 +468,7 @@ def benchmark(
             images=images,
             repeats=repeats,
             threads=threads,
-            device=_known_device(device),
+            device=execution(device=device).device,
             layout=known,
             category=category,
             progress=progress,
@@ -543,20 +565,6 @@ def _refuse_file(out: Path) -> None:
     """Said before the work, not after it."""
     if out.exists() and not out.is_dir():
         raise DraemError(f"{out}: is a file; --out is a folder")
-
-
-def _load(model: Path, device: str) -> Any:
-    from draem.inspection.detector import Detector
-
-    return Detector.load(model, _known_device(device))
-
-
-def _known_device(device: str) -> Any:
-    from draem.errors import ConfigError
-
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--device {device}: use auto, cpu, cuda or mps")
-    return device
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

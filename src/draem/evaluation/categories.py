@@ -14,8 +14,9 @@ from draem.errors import DataError
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.metrics import Metrics, mean_metrics
 from draem.files import atomic_write
+from draem.inspection.backends import open_backend
 from draem.inspection.detector import Detector
-from draem.inspection.execution import Device
+from draem.inspection.execution import Execution
 
 MODEL = "model.safetensors"
 
@@ -49,7 +50,7 @@ def evaluate_all(
     *,
     layout: AnyLayout = "auto",
     category: str = ALL,
-    device: Device = "auto",
+    execution: Execution = Execution(),  # noqa: B008 (frozen)
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CategoryEvaluations:
@@ -60,7 +61,7 @@ def evaluate_all(
         data: a data set whose layout is understood.
         layout: how the data set lies in its folders; found by itself unless told.
         category: one category, or all that the data set has.
-        device: what the models run on.
+        execution: how the models are run.
         batch_size: images in one run of a network.
         progress: called with the images done and their number.
 
@@ -79,7 +80,7 @@ def evaluate_all(
     total = sum(len(samples_to_test(part)) for part in parts.values())
     done, evaluations = 0, {}
     for name, model in models.items():
-        before, detector = done, Detector.load(model, device)
+        before, detector = done, Detector(*open_backend(model, execution))
         move = lambda now, _, before=before: progress(before + now, total)  # noqa: E731
         evaluations[name] = evaluate_dataset(detector, parts[name], batch_size=batch_size, progress=move)
         done += len(samples_to_test(parts[name]))

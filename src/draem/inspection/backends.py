@@ -1,21 +1,25 @@
-"""What runs a network: one `run` for all. Each runtime is loaded only when a model needs it.
-
-A backend takes a batch B×C×H×W float32 in [0,1] and gives anomaly maps B×H×W float32 in [0,1] and reconstructions
-B×C×H×W float32. It may be called from several threads, and raises MemoryLimitError where a batch does not fit.
-"""
+"""The backend for a model file; each runtime is loaded only when a model needs it."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 from draem.errors import ConfigError, MissingExtraError
-from draem.inspection.execution import BackendName, Execution
+from draem.inspection.execution import Backend, BackendName, Execution
+from draem.inspection.fastest import open_fastest
+from draem.inspection.fixed_batch import FixedBatch
 from draem.inspection.onnx_backend import OnnxBackend
 from draem.inspection.openvino_backend import OpenvinoBackend
-from draem.modelfile import Header, read_model, refuse_no_file
-from draem.pixels import Images
+from draem.inspection.processor import lacks_bf16
+from draem.modelfile import Header, Sealed, read_model, refuse_no_file
 
+__all__ = ["RUNS", "Backend", "open_backend"]
+
+_log = logging.getLogger(__name__)
 RUNS: dict[str, tuple[BackendName, ...]] = {
     ".safetensors": ("torch",),
     ".onnx": ("onnxruntime", "openvino"),
@@ -24,31 +28,13 @@ RUNS: dict[str, tuple[BackendName, ...]] = {
 """Which backends run which kind of model file."""
 
 
-class Backend(Protocol):
-    """Runs one network.
-
-    Attributes:
-        name: of the backend.
-        execution: backend, version, device, precision, in words; what a certificate states.
-        in_flight: how many runs at the same time, from as many threads, keep it busy.
-    """
-
-    name: str
-    execution: str
-    in_flight: int
-
-    def run(self, images: Images) -> tuple[Images, Images]:
-        """Anomaly maps and reconstructions of a batch."""
-        ...
-
-
 def open_backend(path: Path, execution: Execution = Execution()) -> tuple[Backend, Header]:  # noqa: B008 (frozen)
     """The backend for a model file, and its header.
 
     Raises:
         ModelFileError: the file is damaged, or of a kind that is not read.
         MissingExtraError: its runtime is not installed.
-        ConfigError: there is no such device, or the backend does not run this kind of file.
+        ConfigError: there is no such device, or the backend does not run this kind of file in this way.
     """
     refuse_no_file(path)
     able = RUNS.get(path.suffix.lower(), ())
@@ -56,12 +42,28 @@ def open_backend(path: Path, execution: Execution = Execution()) -> tuple[Backen
         raise ConfigError(
             f"{path}: backend {execution.backend} does not run {path.suffix} files; use {' or '.join(able)}"
         )
+    if execution.precision == "bf16" and execution.device in ("auto", "cpu") and lacks_bf16():
+        _log.warning("precision bf16: this processor has no such arithmetic, fp32 is faster on it")
     if able == ("torch",):
         return _open_torch(path, execution)
     sealed = read_model(path)
-    name = able[0] if execution.backend == "auto" else execution.backend
+    names = able if execution.backend == "auto" else (execution.backend,)
+    return open_fastest(_openers(names, path, sealed, execution), sealed.header, execution), sealed.header
+
+
+def _openers(
+    names: tuple[BackendName, ...], path: Path, sealed: Sealed, execution: Execution
+) -> dict[str, Callable[[], Backend]]:
+    """How each backend is opened; of several, those that are installed."""
+    there = [name for name in names if len(names) == 1 or find_spec(name)]
+    return {name: partial(_open_graph, name, path, sealed, execution) for name in there or names}
+
+
+def _open_graph(name: BackendName, path: Path, sealed: Sealed, execution: Execution) -> Backend:
     runner = OnnxBackend if name == "onnxruntime" else OpenvinoBackend
-    return runner(path, sealed, execution), sealed.header
+    backend = runner(path, sealed, execution)
+    artefact = sealed.header.artefact
+    return FixedBatch(backend, artefact.batch) if artefact and artefact.batch else backend
 
 
 def _open_torch(path: Path, execution: Execution) -> tuple[Backend, Header]:
@@ -71,4 +73,4 @@ def _open_torch(path: Path, execution: Execution) -> tuple[Backend, Header]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from None
     network, header = load_model(path)
-    return TorchBackend(network, choose_device(execution.device)), header
+    return TorchBackend(network, choose_device(execution.device), execution), header

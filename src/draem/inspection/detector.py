@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,6 +19,7 @@ from draem.inspection.prediction import Prediction
 from draem.inspection.region import InspectedPixels
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
+from draem.inspection.stream import overlapped
 from draem.modelfile import Header
 from draem.pixels import Images, PixelFormat, Pixels, convert, view
 
@@ -45,6 +44,7 @@ class Detector:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
+        self._turns = threading.BoundedSemaphore(backend.in_flight)
 
     @classmethod
     def load(
@@ -91,12 +91,14 @@ class Detector:
         sources: Iterable[Source],
         batch_size: int = 8,
         on_unreadable: Callable[[Source, ImageError], None] | None = None,
-    ) -> Iterator[Prediction]:
-        """Inspect images one batch at a time, in order, reading the next ones meanwhile; memory stays bounded.
+    ) -> Generator[Prediction]:
+        """Inspect images in batches, in order; the next ones are read and run while the caller uses the first.
+
+        Memory stays bounded: beyond the caller's batch, `streams` + 1 are under way. Closing the iterator stops them.
 
         Args:
-            sources: paths or arrays, possibly without end.
-            batch_size: images in one run of the network.
+            sources: paths or arrays, possibly without end; they are taken from an iterator in another thread.
+            batch_size: images in one run of the network; 1 for the shortest wait.
             on_unreadable: called with each file that cannot be read, which is then passed over; without it, such a
                 file raises.
 
@@ -105,19 +107,16 @@ class Detector:
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
-        batch: list[_Loaded] = []
-        for source, loading in _ahead(sources, 2 * batch_size, self.header.config.data.pixel_format):
-            try:
-                batch.append(loading.result())
-            except ImageError as error:
+        wanted = self.header.config.data.pixel_format
+        # A camera may fill one array again and again: what is looked at later is copied now.
+        kept = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
+        load = lambda source: _load(source, wanted)  # noqa: E731
+        for batch in overlapped(kept, load, self._inspect, batch_size, self.backend.in_flight, ImageError):
+            for source, error in batch.unloadable:
                 if on_unreadable is None:
-                    raise
+                    raise error
                 on_unreadable(source, error)
-            if len(batch) == batch_size:
-                yield from self._inspect(batch)
-                batch = []
-        if batch:
-            yield from self._inspect(batch)
+            yield from batch.results
 
     def _inspect(self, batch: list[_Loaded]) -> list[Prediction]:
         """Inspect some images together; a batch that does not fit into memory is halved until it does."""
@@ -127,7 +126,10 @@ class Detector:
         images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
             data.pixel_format.highest
         )
-        maps, reconstructions = self._run(images)
+        asked = time.perf_counter()
+        with self._turns:
+            started += time.perf_counter() - asked  # waiting for other runs is no work on these images
+            maps, reconstructions = self._run(images)
         maps = scored_maps(score.map, maps, images, reconstructions)
         if not np.isfinite(maps).all():
             # Not a number is above no threshold: every part would be accepted.
@@ -189,20 +191,3 @@ def _converted(image: NDArray[Any], wanted: PixelFormat) -> Pixels:
         return convert(image, wanted, "the array")
     except ImageError as error:  # no file that could be passed over
         raise DataError(str(error)) from None
-
-
-def _ahead(sources: Iterable[Source], most: int, wanted: PixelFormat) -> Iterator[tuple[Source, Future[_Loaded]]]:
-    """Each source with its loading under way, `most` of them at once, in order."""
-    waiting: deque[tuple[Source, Future[_Loaded]]] = deque()
-    # A camera may fill one array again and again: what is looked at later is copied now.
-    remaining = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
-    with ThreadPoolExecutor(thread_name_prefix="draem-read") as pool:
-        try:
-            for source in islice(remaining, most):
-                waiting.append((source, pool.submit(_load, source, wanted)))
-            while waiting:
-                yield waiting.popleft()
-                for source in islice(remaining, 1):
-                    waiting.append((source, pool.submit(_load, source, wanted)))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ from draem.errors import DataError, ImageError
 from draem.files import atomic_path
 from draem.images import IMAGE_SUFFIXES, write_image, write_map
 from draem.inspection.detector import Detector, Source
+from draem.inspection.prediction import Prediction
 
 _OVERLAYS, _MAPS = "overlays", "maps"
+_WRITERS = 2
+"""Threads that write pictures."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +79,18 @@ def predict_files(
     Raises:
         DraemError: the folder cannot be written.
     """
-    rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
+    rows: list[dict[str, Any]] = []
     names = _names(paths)
 
     def note(source: Source, error: ImageError) -> None:
         unreadable.append(str(error))
         rows.append({"path": str(source), "error": str(error)})
 
-    for prediction in detector.stream(paths, batch_size, on_unreadable=note):
-        name = names[prediction.path or Path()]
-        overlay, anomaly_map = out / _OVERLAYS / f"{name}.png", out / _MAPS / f"{name}.png"
-        write_image(overlay, prediction.overlay())
-        write_map(anomaly_map, prediction.anomaly_map)
-        row = {**prediction.to_dict(), "overlay": str(overlay), "anomaly_map": str(anomaly_map)}
+    def keep(prediction: Prediction) -> dict[str, Any]:
+        return _keep(prediction, out, names[prediction.path or Path()])
+
+    for row in _beside(keep, detector.stream(paths, batch_size, on_unreadable=note)):
         rows.append(row)
         progress(len(rows), len(paths))
     order = {str(path): index for index, path in enumerate(paths)}
@@ -97,6 +100,26 @@ def predict_files(
     times = sorted(row["milliseconds"] for row in rows if "milliseconds" in row)
     verdicts = Counter(row["verdict"] or "without verdict" for row in rows if "error" not in row)
     return Summary(out, len(times), dict(verdicts), unreadable, times[len(times) // 2] if times else 0.0)
+
+
+def _keep(prediction: Prediction, out: Path, name: str) -> dict[str, Any]:
+    """Write the pictures of an image; returns its row."""
+    overlay, anomaly_map = out / _OVERLAYS / f"{name}.png", out / _MAPS / f"{name}.png"
+    write_image(overlay, prediction.overlay())
+    write_map(anomaly_map, prediction.anomaly_map)
+    return {**prediction.to_dict(), "overlay": str(overlay), "anomaly_map": str(anomaly_map)}
+
+
+def _beside(work: Callable[[Prediction], dict[str, Any]], found: Generator[Prediction]) -> Iterator[dict[str, Any]]:
+    """`work` on each, in order, some at once in other threads; no more of them wait than are worked on."""
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="draem-write") as pool, closing(found):
+        for prediction in found:
+            waiting.append(pool.submit(work, prediction))
+            if len(waiting) > 2 * _WRITERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _files(matches: Sequence[Path]) -> list[Path]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
 
-from draem.errors import MissingExtraError, ModelFileError
-from draem.inspection.execution import Execution
+from draem.errors import ConfigError, MissingExtraError, ModelFileError
+from draem.inspection.execution import Execution, in_words
+from draem.inspection.memory import within_memory
 from draem.inspection.signature import INPUT, OUTPUTS, Port, refuse_other_graph
 from draem.modelfile import Sealed
 from draem.pixels import Images
+
+_log = logging.getLogger(__name__)
+_HINTS: dict[str, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_NAMES = {hint: name for name, hint in _HINTS.items()}
+_DEVICES = {"auto": "CPU", "cpu": "CPU", "intel-gpu": "GPU"}
 
 
 def import_openvino() -> Any:
@@ -31,30 +39,49 @@ def import_openvino() -> Any:
 
 
 class OpenvinoBackend:
-    """Runs OpenVINO IR, or an ONNX model."""
+    """Runs OpenVINO IR, or an ONNX model.
+
+    Raises:
+        ConfigError: there is no such device, or it has not the precision asked for.
+        ModelFileError: OpenVINO cannot load the model.
+    """
 
     name = "openvino"
-    in_flight = 1
 
     def __init__(self, path: Path, sealed: Sealed, execution: Execution) -> None:
         openvino = import_openvino()
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if execution.threads:
-            options["INFERENCE_NUM_THREADS"] = execution.threads
         core = openvino.Core()
+        device = _choose(execution, core.available_devices)
         try:
             weights = (openvino.Tensor(np.frombuffer(sealed.weights, np.uint8)),) if sealed.weights else ()
-            self._model = core.compile_model(core.read_model(sealed.content, *weights), "CPU", options)
+            compiled = core.compile_model(core.read_model(sealed.content, *weights), device, _options(execution))
         except RuntimeError as error:
             raise ModelFileError(f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:120]})") from None
-        refuse_other_graph(path, sealed.header, _ports(self._model.inputs), _ports(self._model.outputs))
-        self.execution = f"openvino {openvino.__version__.split('-')[0]} on cpu in fp32"
+        refuse_other_graph(path, sealed.header, _ports(compiled.inputs), _ports(compiled.outputs))
+        precision = _executed(compiled, execution)
+        artefact = sealed.header.artefact
+        self._requests: LifoQueue[Any] = LifoQueue()
+        self.in_flight = execution.streams
+        for _ in range(execution.streams):
+            self._requests.put(compiled.create_infer_request())
+        self.execution = in_words(
+            f"openvino {openvino.__version__.split('-')[0]}",
+            device.lower().replace("gpu", "intel-gpu"),
+            f"int8, else {precision}" if artefact and artefact.precision == "int8" else precision,
+            int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else None,
+            execution.streams,
+        )
 
     def run(self, images: Images) -> tuple[Images, Images]:
-        """See `draem.inspection.backends`."""
-        request = self._model.create_infer_request()
-        found = request.infer({0: images})
-        return found[0].copy(), found[1].copy()
+        """See `draem.inspection.execution.Backend`."""
+        request = self._requests.get()
+        try:
+            with within_memory(images):
+                # The input is read where it lies; what comes out is the caller's own.
+                found = request.infer({0: images}, share_inputs=True, share_outputs=False)
+                return found[0], found[1]
+        finally:
+            self._requests.put(request)
 
 
 def _ports(nodes: list[Any]) -> list[Port]:
@@ -70,3 +97,41 @@ def _ports(nodes: list[Any]) -> list[Port]:
         )
         for node in nodes
     ]
+
+
+def _choose(execution: Execution, there: list[str]) -> str:
+    if execution.device not in _DEVICES:
+        raise ConfigError(f"device {execution.device}: OpenVINO runs on {', '.join(_DEVICES)}")
+    device = _DEVICES[execution.device]
+    if not any(name.split(".")[0] == device for name in there):
+        raise ConfigError(f"device {execution.device}: OpenVINO finds none here (its driver is missing?); use cpu")
+    return device
+
+
+def _options(execution: Execution) -> dict[str, Any]:
+    """Told in full: by itself OpenVINO takes bf16 where the processor has it."""
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINTS[execution.precision],
+        "PERFORMANCE_HINT": "LATENCY" if execution.streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": execution.streams,
+    }
+    if execution.threads:
+        options["INFERENCE_NUM_THREADS"] = execution.threads
+    return options
+
+
+def _executed(compiled: Any, execution: Execution) -> str:
+    """The precision that the compiled model has, which a device may choose against what it is told.
+
+    Raises:
+        ConfigError: it rounds more than what was asked for.
+    """
+    told = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    precision = _NAMES.get(told, told)
+    if precision not in (execution.precision, "fp32"):
+        raise ConfigError(
+            f"precision {execution.precision}: OpenVINO would compute in {precision} here; use {precision} or fp32"
+        )
+    if precision != execution.precision:
+        _log.warning("precision %s: OpenVINO computes in fp32 here, which takes longer", execution.precision)
+    return precision

@@ -29,7 +29,8 @@ class Prediction:
         thresholds: those of the model.
         input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on.
         reconstruction: h×w×3 uint8 RGB for people, at the input size: what the network thinks a normal part looks like.
-        milliseconds: the image's share of the time for preprocessing, network and scoring; decoding is not in it.
+        milliseconds: the image's share of the time that its batch took for preprocessing, network and scoring; neither
+            decoding nor waiting for other batches is in it.
     """
 
     image: NDArray[np.uint8]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from draem.errors import ConfigError, MemoryLimitError
-from draem.inspection.execution import Device
+from draem.errors import ConfigError
+from draem.inspection.execution import Device, Execution, in_words
+from draem.inspection.memory import within_memory
 from draem.pixels import Images
 
 if TYPE_CHECKING:
@@ -13,34 +16,51 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """Runs a network in torch, in float32."""
+    """Runs a network in torch; in half precision its weights are changed to it."""
 
     name = "torch"
-    in_flight = 1
 
-    def __init__(self, network: Draem, device: str = "cpu") -> None:
+    def __init__(self, network: Draem, device: str = "cpu", execution: Execution = Execution()) -> None:  # noqa: B008
         import torch
 
+        if execution.precision == "fp16" and device == "cpu":
+            raise ConfigError("precision fp16: torch has it on accelerators alone; use fp32 or bf16 on a CPU")
         self._device = torch.device(device)
-        self.execution = f"torch {torch.__version__} on {device} in fp32"
-        self._network = network.eval().to(self._device).channels_last()
+        self._type = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[execution.precision]
+        # Each run has a team of threads of its own.
+        self._threads = max(1, execution.threads // execution.streams) if execution.threads else None
+        self.in_flight = execution.streams
+        shown = (execution.threads or torch.get_num_threads()) if device == "cpu" else None
+        self.execution = in_words(f"torch {torch.__version__}", device, execution.precision, shown, execution.streams)
+        self._network = network.eval().to(self._device, self._type).channels_last()
 
     def run(self, images: Images) -> tuple[Images, Images]:
-        """See the module."""
+        """See `draem.inspection.execution.Backend`."""
         import torch
 
         from draem.network.draem import anomaly_map
 
-        try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(images).to(self._device, memory_format=torch.channels_last)
-                reconstruction, logits = self._network(batch)
-                maps = anomaly_map(logits.float())
-                return maps.cpu().numpy(), reconstruction.float().contiguous().cpu().numpy()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise MemoryLimitError(f"out of memory with {len(images)} images of {images.shape[2:]} at once") from None
+        with within_memory(images), torch.inference_mode(), _threads(self._threads):
+            batch = torch.from_numpy(images).to(self._device, self._type, memory_format=torch.channels_last)
+            reconstruction, logits = self._network(batch)
+            maps = anomaly_map(logits.float())
+            return maps.cpu().numpy(), reconstruction.float().contiguous().cpu().numpy()
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many threads for what the calling thread does in this block; none: as many as it has."""
+    import torch
+
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(device: Device) -> str:
@@ -57,9 +77,3 @@ def choose_device(device: Device) -> str:
     if not there.get(device, False):
         raise ConfigError(f"device {device} is not available here; use cpu or auto")
     return device
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or the system says that memory ran out."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)

@@ -8,7 +8,7 @@ import sys
 import torch
 
 from draem.config import Config
-from draem.inspection.torch_backend import out_of_memory
+from draem.inspection.memory import out_of_memory
 from draem.network.draem import STRIDE, Draem
 from draem.network.losses import draem_losses
 

@@ -34,7 +34,8 @@ from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, T
 from draem.files import atomic_write
 from draem.inspection.calibration import first_thresholds
 from draem.inspection.detector import Detector
-from draem.inspection.torch_backend import TorchBackend, choose_device, out_of_memory
+from draem.inspection.memory import out_of_memory
+from draem.inspection.torch_backend import TorchBackend, choose_device
 from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
