@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +20,7 @@ from draem.inspection.execution import BackendName, Device, Execution, Precision
 from draem.inspection.prediction import Prediction
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
+from draem.inspection.tiling import Tiling, batched, in_order
 from draem.modelfile import Header
 from draem.pixels import Images, PixelFormat, Pixels, convert, view
 
@@ -27,6 +28,10 @@ Source = str | Path | NDArray[Any]
 """An image file, or an array: H×W, or H×W×C with red first, of uint8, uint16 or floats, as files hold them."""
 
 _Loaded = tuple[Path | None, Pixels]
+_Found = tuple[list[Images], list[NDArray[np.uint8]]]
+"""Of each image the map that is scored, and the reconstruction for people."""
+_PIXELS_AT_ONCE = 8 * 256 * 256
+"""In one run of the network on tiles."""
 
 
 class Detector:
@@ -89,7 +94,7 @@ class Detector:
 
         Args:
             sources: paths or arrays, possibly without end.
-            batch_size: images in one run of the network.
+            batch_size: images in one run of the network; big images inspected in tiles go one at a time.
             on_unreadable: called with each file that cannot be read, which is then passed over; without it, such a
                 file raises.
 
@@ -98,6 +103,8 @@ class Detector:
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
+        if self.header.config.data.fit == "tiles":
+            batch_size = 1
         batch: list[_Loaded] = []
         for source, loading in _ahead(sources, 2 * batch_size, self.header.config.data.pixel_format):
             try:
@@ -116,15 +123,7 @@ class Detector:
         """Inspect some images together; a batch that does not fit into memory is halved until it does."""
         started = time.perf_counter()
         data, score = self.header.config.data, self.header.config.score
-        inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
-        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
-            data.pixel_format.highest
-        )
-        maps, reconstructions = self._run(images)
-        maps = scored_maps(score.map, maps, images, reconstructions)
-        if not np.isfinite(maps).all():
-            # Not a number is above no threshold: every part would be accepted.
-            raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
+        maps, reconstructions = (self._tiled if data.fit == "tiles" else self._fitted)([image for _, image in batch])
         inside = [self._inside(found, image) for found, (_, image) in zip(maps, batch, strict=True)]
         scores = [image_score(found, score.filter_size) for found in inside]
         milliseconds = (time.perf_counter() - started) * 1000 / len(batch)
@@ -137,7 +136,7 @@ class Detector:
                 verdict=verdict(value, thresholds),
                 thresholds=thresholds,
                 input_map=found,
-                reconstruction=view(reconstruction.transpose(1, 2, 0)),
+                reconstruction=reconstruction,
                 milliseconds=milliseconds,
                 data=data,
                 filter_size=score.filter_size,
@@ -145,10 +144,44 @@ class Detector:
             for (path, image), value, found, reconstruction in zip(batch, scores, inside, reconstructions, strict=True)
         ]
 
+    def _fitted(self, images: list[Pixels]) -> _Found:
+        """Maps and reconstructions of images brought to the network's input size."""
+        data = self.header.config.data
+        inputs = [fit_image(image, *data.frame(data.size), data.interpolation) for image in images]
+        found = self._maps(np.stack(inputs))
+        return list(found[:, 0]), [_shown(one) for one in found]
+
+    def _tiled(self, images: list[Pixels]) -> _Found:
+        """Maps and reconstructions of images at their own size, looked at in tiles."""
+        data = self.header.config.data
+        at_once = max(1, _PIXELS_AT_ONCE // (data.size[0] * data.size[1]))
+        maps, reconstructions = [], []
+        for image in images:
+            tiling = Tiling.of((image.shape[0], image.shape[1]), data.size, data.overlap)
+            maps.append(np.empty(image.shape[:2], np.float32))
+            reconstructions.append(np.empty((*image.shape[:2], 3), np.uint8))
+            batches = batched(tiling.cut(image), at_once)
+            runs = in_order(lambda tiles: self._maps(np.stack(tiles)), batches, self.backend.in_flight)
+            for rows, band in tiling.blend(chain.from_iterable(runs)):
+                np.clip(band[0], 0.0, 1.0, out=maps[-1][rows])  # weights add up to 1 but for the last bit
+                reconstructions[-1][rows] = _shown(band)
+        return maps, reconstructions
+
+    def _maps(self, inputs: Pixels) -> Images:
+        """Of inputs, B×H×W×C, the maps that are scored and the reconstructions: B×(1+C)×H×W."""
+        highest = np.float32(self.header.config.data.pixel_format.highest)
+        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / highest
+        maps, reconstructions = self._run(images)
+        maps = scored_maps(self.header.config.score.map, maps, images, reconstructions)
+        if not np.isfinite(maps).all():
+            # Not a number is above no threshold: every part would be accepted.
+            raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
+        return np.concatenate((maps[:, None], reconstructions), axis=1)
+
     def _inside(self, found: Images, image: Pixels) -> Images:
         """The map with nothing found in a letterbox's padding, which is no part of the image."""
         data = self.header.config.data
-        if data.fit == "resize":
+        if data.fit != "letterbox":
             return found
         window = plan_fit((image.shape[0], image.shape[1]), data.size, data.fit).window
         kept = np.zeros_like(found)
@@ -168,6 +201,11 @@ class Detector:
         half = len(images) // 2
         first, second = self._run(images[:half]), self._run(images[half:])
         return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def _shown(found: Images) -> NDArray[np.uint8]:
+    """The reconstruction for people, of map and reconstruction one above the other."""
+    return view(found[1:].transpose(1, 2, 0))
 
 
 def _load(source: Source, wanted: PixelFormat) -> _Loaded:
