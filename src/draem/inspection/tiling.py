@@ -51,8 +51,8 @@ class Span:
     def weights(self, tile: int) -> NDArray[np.float32]:
         """How much each pixel of a tile counts, `side` values in [0, 1]; over all tiles they add up to 1."""
         place = np.arange(self.side, dtype=np.float64) + (self.starts[tile] + 0.5)
-        before = _fade(place, *self._seam(tile)) if tile else 1.0
-        after = _fade(place, *self._seam(tile + 1)) if tile + 1 < len(self.starts) else 0.0
+        before = _fade(place, *self._seam(tile)) if tile else np.ones(self.side)
+        after = _fade(place, *self._seam(tile + 1)) if tile + 1 < len(self.starts) else np.zeros(self.side)
         return np.asarray(before - after, np.float32)
 
     def trusted(self, tile: int) -> tuple[int, int]:
