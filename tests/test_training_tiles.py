@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conftest import Outcome
 from draem import verbs
 from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank, view_corners
@@ -25,6 +27,7 @@ from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.training import trainer
 from test_resume import SETTINGS, assert_equal_runs, break_off, train
+from tiny import write_tiny_model
 
 CPU = torch.device("cpu")
 TILES = {"data.size": 64, "data.fit": "tiles", "data.overlap": 32}
@@ -153,6 +156,13 @@ def test_the_threshold_is_taken_on_whole_images(parts: Path, tmp_path: Path) -> 
     scores = [detector.predict(parts / name).score for name in names]
     assert header.thresholds.reject == max(scores)
     assert Detector.load(tmp_path / "run" / "model.safetensors").predict(parts / "02.png").input_map.shape == (90, 300)
+
+
+def test_the_command_line_evaluates_in_tiles(woven_tree: Path, tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    model = write_tiny_model(tmp_path / "model.safetensors", data__fit="tiles", data__overlap=32)
+    ended = run_cli("evaluate", model, woven_tree, "--out", tmp_path / "evaluation")
+    assert ended.code == 0, ended.err
+    assert "metrics at the images' own size" in ended.out
 
 
 def test_what_is_simulated_is_shown(tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ class Tiling:
         each = iter(tiles)
         carried = None
         for row, top in enumerate(self.rows.starts):
-            strip = self._strip([next(each) for _ in self.columns.starts]) * self.rows.weights(row)[:, None]
+            strip, weights = self._strip([next(each) for _ in self.columns.starts]), self.rows.weights(row)
+            fading = np.flatnonzero(weights < 1.0)  # few rows: the others stay as they are
+            strip[:, fading] *= weights[fading, None]
             first, last = self.rows.trusted(row)
             following = self.rows.trusted(row + 1)[0] if row + 1 < len(self.rows.starts) else last
             band = strip[:, first - top : last - top]
