@@ -42,7 +42,7 @@ def damaged(paths: list[Path], tmp_path: Path) -> list[Path]:
 
 
 def _direct(paths: list[Path], config: DataConfig) -> np.ndarray:
-    return np.stack([fit_image(read_image(path), config.size, config.fit, config.interpolation) for path in paths])
+    return np.stack([fit_image(read_image(path), *config.frame(config.size), config.interpolation) for path in paths])
 
 
 @pytest.mark.parametrize("fit", ["resize", "letterbox"])
@@ -150,5 +150,5 @@ def test_mask_is_fitted_as_its_image(fit: FitMode, tmp_path: Path) -> None:
     write_image(tmp_path / "image.png", np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
     config = DataConfig(size=(48, 64), fit=fit)
     fitted = load_truth(Truth((tmp_path / "mask.png",)), mask.shape, config)
-    np.testing.assert_array_equal(fitted, fit_mask(mask, (48, 64), config.fit))
+    np.testing.assert_array_equal(fitted, fit_mask(mask, (48, 64), fit))
     np.testing.assert_array_equal(fitted, ImageBank.load([tmp_path / "image.png"], config)[0][0, ..., 0] >= 128)

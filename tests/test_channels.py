@@ -225,7 +225,7 @@ def test_the_bank_keeps_sixteen_bits(tmp_path: Path) -> None:
         bank = ImageBank.load(paths * (1 if limit > 1 else 200), config, cache=tmp_path / "cache")
         assert bank.in_memory == (limit > 1)
         np.testing.assert_array_equal(bank[[2, 0, 1]][..., 0], deep[[2, 0, 1]])
-        batch = load_batch(bank, torch.tensor([1]), torch.device("cpu"))
+        batch = load_batch(bank, torch.tensor([1]), torch.tensor([0]), torch.device("cpu"))
         np.testing.assert_array_equal(batch[0, 0].numpy(), deep[1].astype(np.float32) / np.float32(65535))
 
 
@@ -243,7 +243,7 @@ def test_a_signal_that_eight_bits_would_lose(tmp_path: Path) -> None:
 def load_batch_spread(path: Path, value_range: tuple[float, float] | None) -> float:
     """Highest less lowest value of what a network is given."""
     bank = ImageBank.load([path], DataConfig(size=(32, 32), channels=1, depth=16, value_range=value_range))
-    batch = load_batch(bank, torch.tensor([0]), torch.device("cpu"))
+    batch = load_batch(bank, torch.tensor([0]), torch.tensor([0]), torch.device("cpu"))
     return float(batch.max() - batch.min())
 
 

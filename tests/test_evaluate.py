@@ -49,7 +49,7 @@ def _direct(detector: Detector, root: Path) -> dict[str, float]:
         found = detector.predict(sample.path)
         image = read_image(sample.path)
         mask = load_truth(sample.truth, image.shape[:2], config) if sample.truth else np.zeros(config.size, bool)
-        window = plan_fit((image.shape[0], image.shape[1]), config.size, config.fit).window
+        window = plan_fit((image.shape[0], image.shape[1]), *config.frame(config.size)).window
         scores.append(found.score)
         labels.append(sample.label == "anomalous")
         levels.append(quantise(found.input_map)[window].ravel())

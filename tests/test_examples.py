@@ -164,7 +164,7 @@ def test_preprocessing_is_draems(
     assert done.returncode == 0, done.stderr
     found = np.frombuffer(done.stdout, np.float32).reshape(len(images), wanted.channels, *data.size)
     for image, values, size in zip(images, found, SIZES, strict=True):
-        expected = fit_image(convert(image, wanted, "it"), data.size, data.fit, data.interpolation).transpose(2, 0, 1)
+        expected = fit_image(convert(image, wanted, "it"), *data.frame(size), data.interpolation).transpose(2, 0, 1)
         levels = values.astype(np.float64) * wanted.highest
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-2)
         # Sums may be rounded in another way on other processors, and halves by OpenCV's other ways for 16 bits.

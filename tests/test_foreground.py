@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,10 @@ def painted(path: Path, size: tuple[int, int], rows: slice, columns: slice) -> P
     return path
 
 
+def whole(regions: Regions, places: Iterable[int]) -> np.ndarray:
+    return np.stack([regions.whole(place) for place in places])
+
+
 def test_each_image_has_its_own_region(tmp_path: Path) -> None:
     bank, config = bank_of(parts(tmp_path))
     regions = Regions.of(bank, "foreground", config)
@@ -143,7 +147,7 @@ def test_each_image_has_its_own_region(tmp_path: Path) -> None:
     assert regions.quality > 0.9
     assert "the part alone" in str(regions)
     order = torch.tensor([4, 0, 5])
-    loaded = load_regions(regions, order, CPU)
+    loaded = load_regions(regions, order, order, CPU)
     assert loaded is not None
     assert loaded.dtype == torch.float32
     for index, region in zip(order.tolist(), loaded[:, 0].numpy(), strict=True):
@@ -161,8 +165,7 @@ def test_a_doubtful_image_counts_whole(tmp_path: Path) -> None:
     bank, config = bank_of(tmp_path)
     regions = Regions.of(bank, "foreground", config)
     assert regions is not None
-    masks = regions.masks(np.arange(8))
-    assert masks is not None
+    masks = whole(regions, range(8))
     assert masks.all((1, 2)).tolist() == [False] * 6 + [True] * 2
     assert "everywhere on 2 of 8 images" in str(regions)
 
@@ -175,9 +178,9 @@ def test_a_surface_is_used_everywhere(tmp_path: Path) -> None:
     regions = Regions.of(bank, "foreground", config)
     assert regions is not None
     assert str(regions).startswith("anomalies everywhere: no part stands out")
-    assert load_regions(regions, torch.arange(2), CPU) is None
+    assert load_regions(regions, torch.arange(2), torch.arange(2), CPU) is None
     assert Regions.of(bank, "everywhere", config) is None
-    assert load_regions(None, torch.arange(2), CPU) is None
+    assert load_regions(None, torch.arange(2), torch.arange(2), CPU) is None
 
 
 def test_a_mask_image_is_fitted_as_the_images_are(tmp_path: Path) -> None:
@@ -187,8 +190,7 @@ def test_a_mask_image_is_fitted_as_the_images_are(tmp_path: Path) -> None:
         bank, config = bank_of(tmp_path / "images", 32, fit=fit)
         regions = Regions.of(bank, mask, config)
         assert regions is not None
-        masks = regions.masks(np.arange(len(bank)))
-        assert masks is not None
+        masks = whole(regions, range(len(bank)))
         expected = np.zeros((1, 32, 32), np.bool_)
         expected[0, rows, 16:] = True
         np.testing.assert_array_equal(masks, expected)
@@ -199,13 +201,11 @@ def test_regions_take_a_bit_a_pixel(tmp_path: Path) -> None:
     regions = Regions.of(bank, "foreground", config)
     assert regions is not None
     assert regions.packed is not None
-    assert regions.packed.nbytes == len(bank) * 67
-    masks = regions.masks(np.array([3, 1]))
-    assert masks is not None
+    assert sum(bits.nbytes for bits in regions.packed) == len(bank) * 23 * 3
+    masks = whole(regions, (3, 1))
     for mask, place in zip(masks, (3, 1), strict=True):
         np.testing.assert_array_equal(mask, find_foreground(bank[place][0]).mask)
-    every = regions.masks(np.arange(len(bank)))
-    assert every is not None
+    every = whole(regions, range(len(bank)))
     assert f"{every.mean():.0%} of the image" in str(regions)
 
 

@@ -295,9 +295,10 @@ def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
     for evaluation in evaluations:
         for problem in evaluation.unreadable:
             _message(f"left out: {problem}")
-    height, width = evaluations[0].input_size
+    size = evaluations[0].input_size
+    at = "the images' own size" if size is None else f"{size[0]}×{size[1]}"
     images = sum(evaluation.count() for evaluation in evaluations)
-    show(metrics_table(evaluations, f"{data}: {images} test images, metrics at {height}×{width}", mean))
+    show(metrics_table(evaluations, f"{data}: {images} test images, metrics at {at}", mean))
     if all(evaluation.metrics.image_auroc is None for evaluation in evaluations):
         _message("only good or only anomalous images: nothing to tell apart, hence the dashes")
 

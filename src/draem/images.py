@@ -271,6 +271,12 @@ def fit_mask(
     return np.asarray(_pad(coverage, plan, cv2.BORDER_CONSTANT) >= 0.5 - 1e-5)
 
 
+def extend(pixels: NDArray[Depth], size: tuple[int, int]) -> NDArray[Depth]:
+    """H×W×C pixels, made at least as large as `size` by repeating the last row and the last column."""
+    below, right = (max(wanted - side, 0) for wanted, side in zip(size, pixels.shape, strict=False))
+    return np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge") if below or right else pixels
+
+
 def unfit_map(
     anomaly_map: NDArray[np.float32], original: tuple[int, int], size: tuple[int, int], fit: FitMode
 ) -> NDArray[np.float32]:

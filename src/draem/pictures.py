@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CONTOUR, _CONTOUR_EDGE = (0, 255, 255), (0, 0, 0)
+_ROWS = 256
 _INK, _GREY_INK, _PAPER = (20, 20, 20), (90, 90, 90), 255
 
 
@@ -34,9 +35,11 @@ def overlay(
     The heat's weight is `alpha` times the map: where the map is 0 the photograph is unchanged. The outline runs just
     outside the mask, cyan with a black edge, so it shows on any surface and hides no defect.
     """
-    weight = (alpha * np.clip(anomaly_map, 0, 1)).astype(np.float32)[..., None]
-    blend = image * (1 - weight) + heat_map(anomaly_map) * weight
-    picture = np.ascontiguousarray(np.rint(blend), np.uint8)
+    picture = np.empty_like(image, order="C")
+    for top in range(0, len(image), _ROWS):  # at once, floats of a large image would take many times its memory
+        rows = slice(top, top + _ROWS)
+        weight = (alpha * np.clip(anomaly_map[rows], 0, 1)).astype(np.float32)[..., None]
+        picture[rows] = np.rint(image[rows] * (1 - weight) + heat_map(anomaly_map[rows]) * weight)
     if mask is not None and mask.any():
         _outline(picture, mask)
     return picture
@@ -96,16 +99,21 @@ def sheet(
 
 def _place(room: NDArray[np.uint8], picture: NDArray[Any]) -> None:
     """Scale a picture into the middle of its cell, in place."""
+    pixels = scaled(picture, (room.shape[0], room.shape[1]))
+    height, width = pixels.shape[:2]
+    top, left = (room.shape[0] - height) // 2, (room.shape[1] - width) // 2
+    room[top : top + height, left : left + width] = pixels
+
+
+def scaled(picture: NDArray[Any], cell: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture as large as it fits into a cell of a `sheet`, H×W×3 uint8 RGB."""
     pixels = picture.astype(np.uint8) * 255 if picture.dtype == np.bool_ else picture
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    scale = min(room.shape[0] / pixels.shape[0], room.shape[1] / pixels.shape[1])
-    height, width = (
-        max(1, min(round(side * scale), most)) for side, most in zip(pixels.shape, room.shape[:2], strict=False)
-    )
+    scale = min(cell[0] / pixels.shape[0], cell[1] / pixels.shape[1])
+    height, width = (max(1, min(round(side * scale), most)) for side, most in zip(pixels.shape, cell, strict=False))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    top, left = (room.shape[0] - height) // 2, (room.shape[1] - width) // 2
-    room[top : top + height, left : left + width] = cv2.resize(pixels, (width, height), interpolation=method)
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)
 
 
 def _write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from draem.components import component_sheet
 from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank
-from draem.data.defects import describe
+from draem.data.defects import Defect, describe
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
 from draem.data.regions import Regions
@@ -24,8 +24,9 @@ from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError, MissingExtraError
 from draem.files import atomic_write
 from draem.images import fit_image, read_pixels, write_image
-from draem.pictures import overlay, sheet
-from draem.pixels import view
+from draem.inspection.tiling import Tiling
+from draem.pictures import overlay, scaled, sheet
+from draem.pixels import Pixels, view
 from draem.plots import coverage_plot, statistics_plot
 from draem.simulation.coverage import Coverage, RealDefect, compare
 from draem.simulation.simulator import contact_sheet
@@ -35,6 +36,7 @@ Progress = Callable[[int, int], None]
 
 _IMAGES = 200
 """Good images that figures are taken on."""
+_CELL = (192, 192)
 _SURVEYED, _COMPARED = 400, 1000
 """Simulated samples behind the statistics, and behind a comparison."""
 
@@ -118,16 +120,15 @@ def _beside(out: Path, part: str) -> Path:
 
 def _region_sheet(bank: ImageBank, regions: Regions, count: int) -> NDArray[np.uint8]:
     """The images of the samples with the region outlined, and how clearly it stands out."""
-    places = np.arange(min(count, len(bank)))
-    masks = regions.masks(places)
-    if masks is None:
-        masks = np.ones((len(places), *bank.size), np.bool_)
-    rows = [
-        [overlay(view(bank[place][0]), np.zeros(bank.size), mask), mask]
-        for place, mask in zip(places.tolist(), masks, strict=True)
-    ]
-    captions = [f"quality {quality:.2f}" for quality in regions.qualities[places]]
-    return sheet(rows, ("image", "region"), captions, cell=(192, 192))
+    shown = min(count, len(bank))
+    rows = []
+    for place in range(shown):
+        mask = regions.whole(place)
+        rows.append(
+            [scaled(picture, _CELL) for picture in (overlay(view(bank[place][0]), np.zeros(mask.shape), mask), mask)]
+        )
+    captions = [f"quality {quality:.2f}" for quality in regions.qualities[:shown]]
+    return sheet(rows, ("image", "region"), captions, cell=_CELL)
 
 
 def _marked(dataset: Dataset) -> tuple[Sample, ...]:
@@ -158,6 +159,18 @@ def _described(marked: tuple[Sample, ...], config: DataConfig) -> tuple[list[Rea
         except ImageError as error:
             unread.append(str(error))
             continue
-        fitted = fit_image(image, config.size, config.fit, config.interpolation)
-        real += [RealDefect(sample.name, sample.defect, defect) for defect in describe(fitted, mask)]
+        fitted = fit_image(image, *config.frame((image.shape[0], image.shape[1])), config.interpolation)
+        real += [RealDefect(sample.name, sample.defect, defect) for defect in _seen(fitted, mask, config)]
     return real, unread
+
+
+def _seen(image: Pixels, mask: NDArray[np.bool_], config: DataConfig) -> list[Defect]:
+    """The defects on an image as simulated ones are seen: within one input of the network."""
+    found = []
+    for top, left in Tiling.of(mask.shape, config.size, 0).corners:
+        part = slice(top, top + config.size[0]), slice(left, left + config.size[1])
+        if mask[part].any():
+            for defect in describe(image[part], mask[part]):
+                first, above, last, below = defect.box
+                found.append(replace(defect, box=(first + left, above + top, last + left, below + top)))
+    return found

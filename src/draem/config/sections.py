@@ -14,6 +14,9 @@ Positive = Annotated[int, Field(ge=1)]
 # Eight times the published width: tables of sizes stay within 64 bits, whatever a model file says.
 Width = Annotated[int, Field(ge=1, le=1024)]
 
+TILE_STEP = 32
+"""Tiles start at multiples of this: where the network halves an image five times, tile and image halve alike."""
+
 Layout = Literal[
     "folder",
     "mvtec",
@@ -74,8 +77,11 @@ class DataConfig(Section):
     """Bits of one channel that are kept; `auto`: 16 if any good image has more than 8."""
     value_range: tuple[RawValue, RawValue] | None = None
     """Raw values that become black and white, such as 0, 4095 for 12 bits in 16; none: all that the type holds."""
-    fit: Literal["resize", "letterbox"] = "resize"
-    """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge."""
+    fit: Literal["resize", "letterbox", "tiles"] = "resize"
+    """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge; `tiles` leaves
+    images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
+    overlap: Annotated[int, Field(ge=0, le=8192)] = 64
+    """`tiles`: pixels that neighbouring tiles share at least; like their sides a multiple of 32."""
     interpolation: Literal["area", "linear"] = "area"
     """How images are made smaller: `area` averages, `linear` is what the published code does. Larger: always linear."""
     on_corrupt: Literal["skip", "stop"] = "skip"
@@ -92,6 +98,18 @@ class DataConfig(Section):
         """The pixels of the network; what is not resolved stands for RGB of 8 bits, as in models of older versions."""
         channels = 3 if self.channels == "auto" else self.channels
         return PixelFormat(channels, 8 if self.depth == "auto" else self.depth, self.value_range)
+
+    def frame(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], Literal["resize", "letterbox"]]:
+        """At which size an image of (height, width) gets its map, and how it is brought there; for tiles its own."""
+        return (image_size, "resize") if self.fit == "tiles" else (self.size, self.fit)
+
+    @model_validator(mode="after")
+    def _tiles_in_step(self) -> Self:
+        if self.fit == "tiles" and any(side % TILE_STEP for side in (*self.size, self.overlap)):
+            raise ValueError(f"fit=tiles: size and overlap are multiples of {TILE_STEP}")
+        if self.fit == "tiles" and self.overlap > min(self.size) - TILE_STEP:
+            raise ValueError(f"fit=tiles: overlap is at most {min(self.size) - TILE_STEP}: {TILE_STEP} less than size")
+        return self
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:

@@ -1,10 +1,12 @@
 """Decoded images, once and for all: in RAM or, past a limit, in a memory-mapped temporary file.
 
-Decoding costs more than a training step's pixels do; so every image is read, fitted to the network's input and kept.
+Decoding costs more than a training step's pixels do; so every image is read, fitted to the network's input and kept;
+or, to be looked at in tiles, kept as it is.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,33 +24,35 @@ from numpy.typing import NDArray
 
 from draem.config import DataConfig
 from draem.errors import DataError, ImageError
-from draem.images import fit_image, read_pixels
+from draem.images import extend, fit_image, read_pixels
 from draem.pixels import Pixels
 
 Progress = Callable[[int, int], None]
 
 
 class ImageBank:
-    """Images at the network's input size, with its channels, of uint8 or uint16; made by `ImageBank.load`.
+    """Images with the network's channels, of uint8 or uint16; made by `ImageBank.load`.
 
+    They have the size of the network's input, or their own where the network sees tiles of them.
     `paths` are the images kept, in the order given; `skipped` the ones that could not be read, each with the reason.
     A context manager; a temporary file is gone with `close`, with the object, or at the end of the process.
     """
 
     def __init__(
         self,
-        store: Pixels,
-        rows: NDArray[np.intp],
+        images: Sequence[Pixels],
+        size: tuple[int, int],
         paths: Sequence[Path],
         skipped: Sequence[tuple[Path, str]],
     ) -> None:
-        self._store: Pixels | None = store
-        self._rows = rows
+        self._images: Sequence[Pixels] | None = images
         self.paths = tuple(paths)
         self.skipped = tuple(skipped)
-        self.size: tuple[int, int] = (store.shape[1], store.shape[2])
-        """Height and width in pixels."""
-        self.in_memory = not isinstance(store, np.memmap)
+        self.size = size
+        """Height and width of the network's input in pixels."""
+        self.shapes = np.array([image.shape[:2] for image in images])
+        """Height and width of each image, N×2."""
+        self.in_memory = not any(isinstance(image, np.memmap) for image in images)
         """Whether the images are in RAM, not in a temporary file."""
 
     @classmethod
@@ -59,7 +64,7 @@ class ImageBank:
         progress: Progress | None = None,
         workers: int | None = None,
     ) -> Self:
-        """Read images in `workers` threads (default: one for each processor) and fit them to `config.size`.
+        """Read images in `workers` threads (default: one for each processor) and fit them as `config` says.
 
         Beyond `config.memory_limit_mb` they go to a temporary file in the folder `cache` (default: the system's).
         `progress` is called with the images done and their number.
@@ -71,27 +76,49 @@ class ImageBank:
         kept = list(paths)
         if not kept:
             raise DataError("no images to load")
-        wanted = config.pixel_format
-        store = _room((len(kept), *config.size, wanted.channels), wanted.dtype, config.memory_limit_mb, cache)
-        reasons = _decode_all(kept, store, config, progress, workers or processors())
+        room = (_OwnRooms if config.fit == "tiles" else _SharedRoom)(len(kept), config, cache)
+        reasons = _decode_all(kept, room, config, progress, workers or processors())
         good = [row for row, reason in enumerate(reasons) if reason is None]
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]
         if not good:
             raise DataError(f"none of {len(kept)} images can be read; the first: {skipped[0][1]}")
-        return cls(store, np.asarray(good, np.intp), [kept[row] for row in good], skipped)
+        return cls([room.images[row] for row in good], config.size, [kept[row] for row in good], skipped)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.paths)
 
     def __getitem__(self, indices: int | slice | Sequence[int] | NDArray[np.integer]) -> Pixels:
-        """A new B×H×W×C array of the images at these places in `paths`; one place gives B = 1."""
-        if self._store is None:
+        """A new B×H×W×C array of the images at these places in `paths`, all of one size; one place gives B = 1."""
+        images = self._opened()
+        chosen = [images[place] for place in np.atleast_1d(np.arange(len(images))[indices])]
+        return np.asarray(np.stack(chosen)) if chosen else np.empty((0, *images[0].shape), images[0].dtype)
+
+    def views(self, places: NDArray[np.int64], draws: NDArray[np.float32]) -> Pixels:
+        """What the network sees of these images, B×H×W×C at its input size: all of each, or a tile.
+
+        draws: B×2 in [0, 1), how far down and to the right of the image a tile lies.
+        """
+        images = self._opened()
+        corners = view_corners(self.shapes[places], self.size, draws)
+        seen = [
+            extend(images[place][top : top + self.size[0], left : left + self.size[1]], self.size)
+            for place, (top, left) in zip(places, corners, strict=True)
+        ]
+        return np.asarray(np.stack(seen))
+
+    @property
+    def highest(self) -> int:
+        """The highest value of a pixel."""
+        return max(int(image.max()) for image in self._opened())
+
+    def _opened(self) -> Sequence[Pixels]:
+        if self._images is None:
             raise ValueError("the image bank is closed")
-        return np.asarray(self._store[np.atleast_1d(self._rows[indices])])
+        return self._images
 
     def close(self) -> None:
         """Give the memory or the temporary file back; the bank cannot be read any more."""
-        self._store = None
+        self._images = None
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +130,13 @@ class ImageBank:
 
 
 def _decode_all(
-    paths: Sequence[Path], store: Pixels, config: DataConfig, progress: Progress | None, workers: int
+    paths: Sequence[Path], room: _SharedRoom | _OwnRooms, config: DataConfig, progress: Progress | None, workers: int
 ) -> list[str | None]:
-    """Fill the store; for each image the reason why it could not be read, or None."""
+    """Fill the room; for each image the reason why it could not be read, or None."""
 
     def decode(row: int) -> str | None:
         try:
-            store[row] = fit_image(
-                read_pixels(paths[row], config.pixel_format), config.size, config.fit, config.interpolation
-            )
+            room.put(row, read_pixels(paths[row], config.pixel_format))
         except ImageError as error:
             if config.on_corrupt == "stop":
                 raise
@@ -138,20 +163,58 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def _room(shape: tuple[int, int, int, int], dtype: np.dtype[Any], limit_mb: int, cache: Path | None) -> Pixels:
-    """Room for the images: in RAM up to the limit, in a temporary file beyond."""
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if needed <= limit_mb * 2**20:
-        return np.empty(shape, dtype)
+class _SharedRoom:
+    """Room for images that are fitted: in RAM up to the limit, all in one temporary file beyond."""
+
+    def __init__(self, count: int, config: DataConfig, cache: Path | None) -> None:
+        self._config, wanted = config, config.pixel_format
+        shape = (count, *config.size, wanted.channels)
+        fits = math.prod(shape) * wanted.dtype.itemsize <= config.memory_limit_mb * 2**20
+        store = np.empty(shape, wanted.dtype) if fits else _on_disc(shape, wanted.dtype, cache)
+        self.images: list[Pixels] = list(store)
+
+    def put(self, row: int, pixels: Pixels) -> None:
+        config = self._config
+        self.images[row][...] = fit_image(pixels, *config.frame(config.size), config.interpolation)
+
+
+class _OwnRooms:
+    """Room for images of any size: in RAM up to the limit, each in a temporary file of its own beyond."""
+
+    def __init__(self, count: int, config: DataConfig, cache: Path | None) -> None:
+        self.images: list[Pixels] = [np.empty((0, 0, 0), np.uint8)] * count
+        self._left, self._cache, self._lock = config.memory_limit_mb * 2**20, cache, Lock()
+
+    def put(self, row: int, pixels: Pixels) -> None:
+        with self._lock:
+            fits = pixels.nbytes <= self._left
+            self._left -= pixels.nbytes if fits else 0
+        if not fits:
+            store = _on_disc(pixels.shape, pixels.dtype, self._cache)
+            store[...] = pixels
+            pixels = store
+        self.images[row] = pixels
+
+
+def view_corners(shapes: NDArray[np.int64], size: tuple[int, int], draws: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Top and left of a part of `size` of images of these shapes (B×2), by draws in [0, 1): anywhere, evenly."""
+    room = np.maximum(shapes - np.array(size), 0)
+    return np.asarray(np.minimum((draws * (room + 1)).astype(np.int64), room))
+
+
+def _on_disc(shape: tuple[int, ...], dtype: np.dtype[Any], cache: Path | None) -> Pixels:
+    """Room for images in a temporary file."""
+    needed = math.prod(shape) * dtype.itemsize
     folder = Path(cache) if cache is not None else Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if free < needed:
             shallower = ", set data.depth=8" if dtype.itemsize > 1 else ""
+            what, smaller = (f"{shape[0]} images", ", make data.size smaller") if len(shape) == 4 else ("an image", "")
             raise DataError(
-                f"{folder}: {shape[0]} images need {needed / 2**20:.0f} MB of disc, {free / 2**20:.0f} MB are free: "
-                f"raise data.memory_limit_mb, make data.size smaller{shallower}, or free some space"
+                f"{folder}: {what} need {needed / 2**20:.0f} MB of disc, {free / 2**20:.0f} MB are free: "
+                f"raise data.memory_limit_mb{smaller}{shallower}, or free some space"
             )
         return _mapped_file(folder, shape, dtype, needed)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.data.bank import ImageBank, Progress
+from draem.data.bank import ImageBank, Progress, view_corners
 from draem.data.foreground import LEAST_QUALITY, find_foreground
 from draem.errors import ConfigError, ImageError
 from draem.images import fit_mask, read_mask, read_pixels
@@ -27,13 +27,14 @@ _STRETCHED = 1.02
 class Regions:
     """One region for each image of a bank, in its order.
 
-    packed: N×ceil(H·W/8) uint8, a bit a pixel at the network's input size; none: everywhere, since no part was found
-    with confidence. qualities: N float in [0, 1], how clearly each image's part stands out; 1 for a region given as a
-    mask image. size: H, W.
+    packed: for each image H×ceil(W/8) uint8, a bit a pixel; none: everywhere, since no part was found with confidence.
+    qualities: N float in [0, 1], how clearly each image's part stands out; 1 for a region given as a mask image.
+    shapes: N×2, the images' heights and widths. size: those of the network's input.
     """
 
-    packed: NDArray[np.uint8] | None
+    packed: Sequence[NDArray[np.uint8]] | None
     qualities: NDArray[np.float64]
+    shapes: NDArray[np.int64]
     size: tuple[int, int]
 
     @classmethod
@@ -54,18 +55,30 @@ class Regions:
         if region == "everywhere":
             return None
         if isinstance(region, Path):
-            mask = _given(region, bank.paths[0], config)
-            packed = np.packbits(mask)
-            return cls(np.broadcast_to(packed, (len(bank), len(packed))), np.ones(len(bank)), bank.size)
-        return cls(*_found(bank, progress), bank.size)
+            return cls(_given(region, bank, config), np.ones(len(bank)), bank.shapes, bank.size)
+        return cls(*_found(bank, progress), bank.shapes, bank.size)
 
-    def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """The regions of these images, N×H×W bool; none: everywhere."""
+    def views(self, places: NDArray[np.int64], draws: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """The regions in what the network sees of these images, B×H×W bool, as of `ImageBank.views`; none: everywhere.
+
+        What lies beyond an image's border is no region.
+        """
         if self.packed is None:
             return None
         height, width = self.size
-        bits = np.unpackbits(self.packed[places], axis=1, count=height * width)
-        return bits.view(np.bool_).reshape(-1, height, width)
+        seen = np.zeros((len(places), height, width), np.bool_)
+        corners = view_corners(self.shapes[places], self.size, draws)
+        for view, place, (top, left) in zip(seen, places, corners, strict=True):
+            rows = np.unpackbits(self.packed[place][top : top + height], axis=1, count=int(self.shapes[place, 1]))
+            part = rows[:, left : left + width]
+            view[: part.shape[0], : part.shape[1]] = part
+        return seen
+
+    def whole(self, place: int) -> NDArray[np.bool_]:
+        """The region of an image, H×W bool."""
+        if self.packed is None:
+            return np.ones(self.shapes[place], np.bool_)
+        return np.unpackbits(self.packed[place], axis=1, count=int(self.shapes[place, 1])).view(np.bool_)
 
     @property
     def quality(self) -> float:
@@ -77,14 +90,14 @@ class Regions:
             return f"anomalies everywhere: no part stands out from a background (quality {self.quality:.2f}, median)"
         doubtful = int((self.qualities < LEAST_QUALITY).sum())
         but = f"; everywhere on {doubtful} of {len(self.qualities)} images, where it is doubtful" if doubtful else ""
-        share = (
-            float(np.bitwise_count(self.packed).mean(dtype=np.float64)) * self.packed.shape[1] / math.prod(self.size)
-        )
+        covered = sum(int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in self.packed)
+        share = covered / int(self.shapes.prod(axis=1).sum())
         return f"anomalies on the part alone, {share:.0%} of the image: quality {self.quality:.2f} (median){but}"
 
 
-def _given(path: Path, image: Path, config: DataConfig) -> NDArray[np.bool_]:
-    """The user's mask image at the network's input size."""
+def _given(path: Path, bank: ImageBank, config: DataConfig) -> list[NDArray[np.uint8]]:
+    """The user's mask image, fitted and packed, for each image of the bank."""
+    image = bank.paths[0]
     try:
         mask = read_mask(path)
     except ImageError as error:
@@ -95,20 +108,22 @@ def _given(path: Path, image: Path, config: DataConfig) -> NDArray[np.bool_]:
             f"simulation.region: {path} is {width}×{height} pixels, the images are {columns}×{rows} ({image.name}): "
             "draw it on one of the images"
         )
-    fitted = fit_mask(mask, config.size, config.fit, config.interpolation)
-    if not fitted.any():
-        raise ConfigError(f"simulation.region: {path}: nothing in it is white: paint where anomalies may lie white")
-    return fitted
+    packed: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    for height, width in set(map(tuple, bank.shapes.tolist())):
+        fitted = fit_mask(mask, *config.frame((height, width)), config.interpolation)
+        if not fitted.any():
+            raise ConfigError(f"simulation.region: {path}: nothing in it is white: paint where anomalies may lie white")
+        packed[height, width] = np.packbits(fitted, axis=1)
+    return [packed[height, width] for height, width in bank.shapes.tolist()]
 
 
-def _found(bank: ImageBank, progress: Progress | None) -> tuple[NDArray[np.uint8] | None, NDArray[np.float64]]:
+def _found(bank: ImageBank, progress: Progress | None) -> tuple[list[NDArray[np.uint8]] | None, NDArray[np.float64]]:
     """Packed masks and qualities of the parts; a doubtful one gives way to the whole image."""
-    whole = np.packbits(np.ones(bank.size, np.bool_))
-    packed = np.empty((len(bank), len(whole)), np.uint8)
+    packed = [np.empty((0, 0), np.uint8)] * len(bank)
 
     def find(place: int) -> tuple[float, float]:
         found = find_foreground(bank[place][0])
-        packed[place] = np.packbits(found.mask)
+        packed[place] = np.packbits(found.mask, axis=1)
         return found.quality, float(found.mask.mean())
 
     with ThreadPoolExecutor() as pool:
@@ -122,5 +137,6 @@ def _found(bank: ImageBank, progress: Progress | None) -> tuple[NDArray[np.uint8
     qualities[(areas > usual * _USUAL) | (areas * _USUAL < usual)] = 0.0
     if np.median(qualities) < LEAST_QUALITY:
         return None, qualities
-    packed[qualities < LEAST_QUALITY] = whole
+    for place in np.flatnonzero(qualities < LEAST_QUALITY):
+        packed[place] = np.packbits(np.ones(bank.shapes[place], np.bool_), axis=1)
     return packed, qualities

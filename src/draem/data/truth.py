@@ -64,7 +64,7 @@ class Truth:
 
 
 def load_truth(truth: Truth, image_size: tuple[int, int], config: DataConfig) -> NDArray[np.bool_]:
-    """Read the anomaly mask of an image of `image_size` (height, width): H×W bool at `config.size`.
+    """Read the anomaly mask of an image of `image_size` (height, width): H×W bool at the size of its map.
 
     It is averaged over each pixel's area, whatever the image's interpolation. A mask of another resolution than its
     image is fine; one of another shape cannot belong to it.
@@ -79,7 +79,7 @@ def load_truth(truth: Truth, image_size: tuple[int, int], config: DataConfig) ->
         raise ImageError(
             f"{truth.place}: a mask of {_size(mask.shape)} pixels does not fit its image of {_size(image_size)}"
         )
-    return fit_mask(mask, config.size, config.fit)
+    return fit_mask(mask, *config.frame(image_size))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -22,10 +22,11 @@ from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
 from draem.modelfile import Verdict
-from draem.pictures import heat_map, overlay, sheet
+from draem.pictures import heat_map, overlay, scaled, sheet
 
 _PICTURED_EACH = 4
 """Images of each defect type on the sheet."""
+_CELL = (192, 192)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class ImageResult:
 class Evaluation:
     """What is known of a detector on a data set; a metric that cannot be known is none.
 
-    Metrics are taken at the network's input size, masks resized and thresholded at 0.5.
+    Metrics are taken at the network's input size, masks resized and thresholded at 0.5; of images inspected in tiles
+    at their own size, which then is no `input_size`.
     """
 
     metrics: Metrics
@@ -52,7 +54,7 @@ class Evaluation:
     images: list[ImageResult]
     unreadable: list[str]
     without_mask: int
-    input_size: tuple[int, int]
+    input_size: tuple[int, int] | None
     picture: NDArray[np.uint8] | None = field(repr=False)
 
     def count(self, category: str | None = None, defect: str | None = None) -> int:
@@ -66,6 +68,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
+        size = "image's" if self.input_size is None else "input"
         return {
             "metrics": self.metrics.to_dict(),
             "mean": self.mean.to_dict(),
@@ -77,8 +80,8 @@ class Evaluation:
             "images": [vars(image) for image in self.images],
             "unreadable": self.unreadable,
             "anomalous_without_mask": self.without_mask,
-            "input_size": list(self.input_size),
-            "mask_rule": "resized to the input size, anomalous where at least half covered",
+            "input_size": None if self.input_size is None else list(self.input_size),
+            "mask_rule": f"resized to the {size} size, anomalous where at least half covered",
         }
 
     def save(self, out: str | Path) -> None:
@@ -147,7 +150,7 @@ def evaluate_dataset(
         images=results,
         unreadable=left_out + masks_unread,
         without_mask=accumulator.without_pixel_truth,
-        input_size=config.size,
+        input_size=None if config.fit == "tiles" else config.size,
         picture=sheet_rows.picture(),
     )
 
@@ -187,7 +190,7 @@ def count_prediction(
 
 
 def mask_of(sample: Sample, prediction: Prediction) -> tuple[NDArray[np.bool_] | None, str]:
-    """The mask at the input size, none where there is none or it cannot be read; and the reason for the latter.
+    """The mask at the map's size, none where there is none or it cannot be read; and the reason for the latter.
 
     What some sets have as masks of good images is not looked at: their label says that they have no anomaly.
     """
@@ -212,10 +215,11 @@ class _SheetRows:
         rows = self._rows.setdefault((sample.category, sample.defect), [])
         if len(rows) >= _PICTURED_EACH:
             return
-        image = fit_image(prediction.image, config.size, config.fit, config.interpolation)
-        truth = mask if mask is not None else _unknown(config.size, known=sample.label == "good")
-        laid = overlay(image, prediction.input_map, mask)
-        row = [image, truth, prediction.reconstruction, heat_map(prediction.input_map), laid]
+        found = prediction.input_map
+        image = fit_image(prediction.image, *config.frame((found.shape[0], found.shape[1])), config.interpolation)
+        truth = mask if mask is not None else _unknown(found.shape, known=sample.label == "good")
+        pictures = image, truth, prediction.reconstruction, heat_map(found), overlay(image, found, mask)
+        row = [scaled(picture, _CELL) for picture in pictures]
         said = f" · {prediction.verdict}" if prediction.verdict else ""
         rows.append((row, f"{sample.name} · score {prediction.score:.4f}{said}".replace("·", "|")))
 
@@ -223,9 +227,9 @@ class _SheetRows:
         if not self._rows:
             return None
         rows = [entry for key in sorted(self._rows) for entry in self._rows[key]]
-        return sheet([row for row, _ in rows], self._TITLES, [caption for _, caption in rows], cell=(192, 192))
+        return sheet([row for row, _ in rows], self._TITLES, [caption for _, caption in rows], cell=_CELL)
 
 
-def _unknown(size: tuple[int, int], *, known: bool) -> NDArray[np.uint8]:
+def _unknown(size: tuple[int, ...], *, known: bool) -> NDArray[np.uint8]:
     """Black where a good image has no anomaly, grey where the truth is not known."""
     return np.full(size, 0 if known else 128, np.uint8)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +22,7 @@ from draem.inspection.region import InspectedPixels
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.inspection.stream import overlapped
+from draem.inspection.tiling import Tiling, batched, in_order
 from draem.modelfile import Header
 from draem.pixels import Images, PixelFormat, Pixels, convert, view
 
@@ -27,6 +30,10 @@ Source = str | Path | NDArray[Any]
 """An image file, or an array: H×W, or H×W×C with red first, of uint8, uint16 or floats, as files hold them."""
 
 _Loaded = tuple[Path | None, Pixels]
+_Found = tuple[list[Images], list[NDArray[np.uint8]], float]
+"""Of each image the map that is scored, and the reconstruction for people; and the seconds that they waited."""
+_PIXELS_AT_ONCE = 8 * 256 * 256
+"""In one run of the network on tiles."""
 
 
 class Detector:
@@ -44,7 +51,8 @@ class Detector:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
-        self._turns = threading.BoundedSemaphore(backend.in_flight)
+        # An image in tiles keeps the whole backend busy.
+        self._turns = threading.BoundedSemaphore(1 if header.config.data.fit == "tiles" else backend.in_flight)
 
     @classmethod
     def load(
@@ -98,7 +106,7 @@ class Detector:
 
         Args:
             sources: paths or arrays, possibly without end; they are taken from an iterator in another thread.
-            batch_size: images in one run of the network; 1 for the shortest wait.
+            batch_size: images in one run of the network; 1 for the shortest wait. Big images in tiles go one at a time.
             on_unreadable: called with each file that cannot be read, which is then passed over; without it, such a
                 file raises.
 
@@ -107,11 +115,12 @@ class Detector:
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
-        wanted = self.header.config.data.pixel_format
+        data = self.header.config.data
+        wanted, at_once = data.pixel_format, 1 if data.fit == "tiles" else batch_size
         # A camera may fill one array again and again: what is looked at later is copied now.
         kept = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
         load = lambda source: _load(source, wanted)  # noqa: E731
-        for batch in overlapped(kept, load, self._inspect, batch_size, self.backend.in_flight, ImageError):
+        for batch in overlapped(kept, load, self._inspect, at_once, self.backend.in_flight, ImageError):
             for source, error in batch.unloadable:
                 if on_unreadable is None:
                     raise error
@@ -122,21 +131,11 @@ class Detector:
         """Inspect some images together; a batch that does not fit into memory is halved until it does."""
         started = time.perf_counter()
         data, score = self.header.config.data, self.header.config.score
-        inputs = np.stack([fit_image(image, data.size, data.fit, data.interpolation) for _, image in batch])
-        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
-            data.pixel_format.highest
-        )
-        asked = time.perf_counter()
-        with self._turns:
-            started += time.perf_counter() - asked  # waiting for other runs is no work on these images
-            maps, reconstructions = self._run(images)
-        maps = scored_maps(score.map, maps, images, reconstructions)
-        if not np.isfinite(maps).all():
-            # Not a number is above no threshold: every part would be accepted.
-            raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
+        images = [image for _, image in batch]
+        maps, reconstructions, waited = (self._tiled if data.fit == "tiles" else self._fitted)(images)
         inside = [self._inside(found, image) for found, (_, image) in zip(maps, batch, strict=True)]
         scores = [image_score(found, score.filter_size) for found in inside]
-        milliseconds = (time.perf_counter() - started) * 1000 / len(batch)
+        milliseconds = (time.perf_counter() - started - waited) * 1000 / len(batch)
         thresholds = self.header.thresholds
         return [
             Prediction(
@@ -146,7 +145,7 @@ class Detector:
                 verdict=verdict(value, thresholds),
                 thresholds=thresholds,
                 input_map=found,
-                reconstruction=view(reconstruction.transpose(1, 2, 0)),
+                reconstruction=reconstruction,
                 milliseconds=milliseconds,
                 data=data,
                 filter_size=score.filter_size,
@@ -154,10 +153,54 @@ class Detector:
             for (path, image), value, found, reconstruction in zip(batch, scores, inside, reconstructions, strict=True)
         ]
 
+    def _fitted(self, images: list[Pixels]) -> _Found:
+        """Maps and reconstructions of images brought to the network's input size."""
+        data = self.header.config.data
+        inputs = [fit_image(image, *data.frame(data.size), data.interpolation) for image in images]
+        stacked = np.stack(inputs)
+        with self._turn() as waited:
+            found = self._maps(stacked)
+        return list(found[:, 0]), [_shown(one) for one in found], waited
+
+    def _tiled(self, images: list[Pixels]) -> _Found:
+        """Maps and reconstructions of images at their own size, looked at in tiles."""
+        data = self.header.config.data
+        at_once = max(1, _PIXELS_AT_ONCE // (data.size[0] * data.size[1]))
+        maps, reconstructions = [], []
+        with self._turn() as waited:
+            for image in images:
+                tiling = Tiling.of((image.shape[0], image.shape[1]), data.size, data.overlap)
+                maps.append(np.empty(image.shape[:2], np.float32))
+                reconstructions.append(np.empty((*image.shape[:2], 3), np.uint8))
+                batches = batched(tiling.cut(image), at_once)
+                runs = in_order(lambda tiles: self._maps(np.stack(tiles)), batches, self.backend.in_flight)
+                for rows, band in tiling.blend(chain.from_iterable(runs)):
+                    np.clip(band[0], 0.0, 1.0, out=maps[-1][rows])  # weights add up to 1 but for the last bit
+                    reconstructions[-1][rows] = _shown(band)
+        return maps, reconstructions, waited
+
+    def _maps(self, inputs: Pixels) -> Images:
+        """Of inputs, B×H×W×C, the maps that are scored and the reconstructions: B×(1+C)×H×W."""
+        highest = np.float32(self.header.config.data.pixel_format.highest)
+        images = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / highest
+        maps, reconstructions = self._run(images)
+        maps = scored_maps(self.header.config.score.map, maps, images, reconstructions)
+        if not np.isfinite(maps).all():
+            # Not a number is above no threshold: every part would be accepted.
+            raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
+        return np.concatenate((maps[:, None], reconstructions), axis=1)
+
     def _inside(self, found: Images, image: Pixels) -> Images:
         """The map with nothing found outside of the region of interest, and in a letterbox's padding."""
         mask = self.inspected.mask((image.shape[0], image.shape[1]))
         return found if mask is None else np.where(mask, found, np.float32(0))
+
+    @contextmanager
+    def _turn(self) -> Iterator[float]:
+        """The right to run the network, and the seconds it was waited for: no work on these images."""
+        asked = time.perf_counter()
+        with self._turns:
+            yield time.perf_counter() - asked
 
     def _run(self, images: Images) -> tuple[Images, Images]:
         try:
@@ -172,6 +215,11 @@ class Detector:
         half = len(images) // 2
         first, second = self._run(images[:half]), self._run(images[half:])
         return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def _shown(found: Images) -> NDArray[np.uint8]:
+    """The reconstruction for people, of map and reconstruction one above the other."""
+    return view(found[1:].transpose(1, 2, 0))
 
 
 def _load(source: Source, wanted: PixelFormat) -> _Loaded:

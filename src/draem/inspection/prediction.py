@@ -27,8 +27,9 @@ class Prediction:
         score: maximum of the smoothed anomaly map, in [0,1].
         verdict: accept, review or reject; none where the model has no threshold.
         thresholds: those of the model.
-        input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on.
-        reconstruction: h×w×3 uint8 RGB for people, at the input size: what the network thinks a normal part looks like.
+        input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on; of an
+            image inspected in tiles at the image's own size.
+        reconstruction: h×w×3 uint8 RGB for people, of the same size: what the network thinks a normal part looks like.
         milliseconds: the image's share of the time that its batch took for preprocessing, network and scoring; neither
             decoding nor waiting for other batches is in it.
     """
@@ -52,18 +53,16 @@ class Prediction:
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32]:
         """H×W float32 in [0,1], in the image's pixels."""
-        height, width = self.image.shape[:2]
-        return np.clip(unfit_map(self.input_map, (height, width), self.data.size, self.data.fit), 0.0, 1.0)
+        return np.clip(self._in_pixels(self.input_map), 0.0, 1.0)
 
     @cached_property
     def anomaly_mask(self) -> NDArray[np.bool_]:
         """H×W bool: where the smoothed map is above the threshold of `regions`; nothing where there is none."""
-        height, width = self.image.shape[:2]
         if self._lowest is None:
-            return np.zeros((height, width), bool)
+            return np.zeros(self._size, bool)
         # Decided at the input size, as the regions are: resizing the map first would lower its peaks.
         above = exceeds(self._smoothed, self._lowest).astype(np.float32)
-        covered = unfit_map(above, (height, width), self.data.size, self.data.fit)
+        covered = self._in_pixels(above)
         return np.asarray(covered >= min(0.5, float(covered.max()) or 1.0))
 
     @cached_property
@@ -74,9 +73,7 @@ class Prediction:
         """
         if self._lowest is None:
             return []
-        height, width = self.image.shape[:2]
-        found = find_regions(self._smoothed, self._lowest)
-        return [self._in_image(region, (height, width)) for region in found]
+        return [self._in_image(region) for region in find_regions(self._smoothed, self._lowest)]
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its anomaly map as heat and its regions outlined: H×W×3 uint8 RGB."""
@@ -107,8 +104,16 @@ class Prediction:
     def _smoothed(self) -> NDArray[np.float32]:
         return smooth(self.input_map, self.filter_size)
 
-    def _in_image(self, region: Region, original: tuple[int, int]) -> Region:
-        box = unfit_box(region.box, original, self.data.size, self.data.fit)
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    def _in_pixels(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values at the size of the input map, in the image's pixels."""
+        return unfit_map(values, self._size, *self.data.frame(self._size))
+
+    def _in_image(self, region: Region) -> Region:
+        box = unfit_box(region.box, self._size, *self.data.frame(self._size))
         left, top, right, bottom = region.box
         pixels = (box[2] - box[0]) * (box[3] - box[1]) / ((right - left) * (bottom - top))
         return Region(box, max(1, round(region.area * pixels)), region.peak)

@@ -46,7 +46,7 @@ def verdict(score: float, thresholds: Thresholds | None) -> Verdict | None:
 
 def exceeds(smoothed: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     """Where a smoothed map is above a threshold, as `verdict` compares: NumPy alone would round the threshold."""
-    return np.asarray(smoothed.astype(np.float64) > threshold)
+    return np.asarray(smoothed > np.float64(threshold))
 
 
 def find_regions(smoothed: NDArray[np.float32], threshold: float) -> list[Region]:

@@ -1,18 +1,23 @@
-"""Images of a bank, and where anomalies may lie on them, on the device."""
+"""What the network sees of a bank's images, and where anomalies may lie on it, on the device.
+
+Where the network sees tiles, the samples' keys decide where these lie.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
-from draem.simulation.draws import to_device
+from draem.simulation.draws import Stream, to_device, uniform
 
 
-def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor:
-    """Images of the bank on the device: B×C×H×W float32 in [0,1]."""
-    pixels = torch.from_numpy(bank[indices.numpy()])
+def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device) -> Tensor:
+    """Images of the bank, or tiles of them, on the device: B×C×H×W float32 in [0,1]."""
+    pixels = torch.from_numpy(bank.views(indices.numpy(), _places(keys)))
     highest = 255.0
     if pixels.dtype == torch.uint16:  # which not every device knows
         pixels, highest = pixels.float(), 65535.0
@@ -21,7 +26,11 @@ def load_batch(bank: ImageBank, indices: Tensor, device: torch.device) -> Tensor
     return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
 
 
-def load_regions(regions: Regions | None, indices: Tensor, device: torch.device) -> Tensor | None:
-    """Regions of these images on the device, B×1×H×W float32, 1 inside, else 0; None: everywhere."""
-    masks = None if regions is None else regions.masks(indices.numpy())
+def load_regions(regions: Regions | None, indices: Tensor, keys: Tensor, device: torch.device) -> Tensor | None:
+    """Regions on these images or tiles, on the device, B×1×H×W float32, 1 inside, else 0; None: everywhere."""
+    masks = None if regions is None else regions.views(indices.numpy(), _places(keys))
     return None if masks is None else to_device(torch.from_numpy(masks), device)[:, None].float()
+
+
+def _places(keys: Tensor) -> NDArray[np.float32]:
+    return uniform(keys, Stream.TILE, (2,)).numpy()

@@ -37,6 +37,7 @@ class Stream(IntEnum):
     STRUCTURE = 14
     CROP = 15
     REGION = 16
+    TILE = 17
 
 
 def _signed(value: int, bits: int) -> int:

@@ -38,9 +38,9 @@ class Stage:
     def simulate(self, simulator: Simulator, samples: Tensor) -> Simulated:
         """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
         places = samples % len(self.bank)
-        images = load_batch(self.bank, places, simulator.device)
-        region = load_regions(self.regions, places, simulator.device)
-        return simulator(images, sample_keys(self.seed, 0, samples), region)
+        keys = sample_keys(self.seed, 0, samples)
+        images = load_batch(self.bank, places, keys, simulator.device)
+        return simulator(images, keys, load_regions(self.regions, places, keys, simulator.device))
 
     def as_files(self, images: Tensor) -> Pixels:
         """Images, B×C×H×W in [0, 1], with the steps of the bank's: B×H×W×C."""

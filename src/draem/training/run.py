@@ -207,7 +207,7 @@ def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[I
     to be named, or to stop the run, now and not at its end."""
     train, select = _bank(split.train, config, out, log), _held_out_bank(split.select, config, out, log)
     _held_out_bank(split.calibrate, config, out, log)
-    highest = int(train[0:].max()) if config.data.depth == 16 and config.data.value_range is None else 2**16 - 1
+    highest = train.highest if config.data.depth == 16 and config.data.value_range is None else 2**16 - 1
     if wanted := unused_range(highest):
         log.message(
             f"nearly black: no pixel is brighter than {highest} of 65535; for a camera of fewer than 16 bits give "

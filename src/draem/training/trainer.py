@@ -207,9 +207,10 @@ class Trainer:
         samples = torch.arange(first, first + recipe.batch_size)
         positions = self.step * self.images_per_step + samples
         indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
-        images = load_batch(self.train_bank, indices, self.device)
-        region = load_regions(self.train_regions, indices, self.device)
-        simulated = self.simulator(images, sample_keys(recipe.seed, self.step, samples), region)
+        keys = sample_keys(recipe.seed, self.step, samples)
+        images = load_batch(self.train_bank, indices, keys, self.device)
+        region = load_regions(self.train_regions, indices, keys, self.device)
+        simulated = self.simulator(images, keys, region)
         anomalous = simulated.anomalous
         if recipe.channels_last:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)

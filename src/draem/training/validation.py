@@ -63,8 +63,9 @@ def validate(
     for start in range(0, count, size):
         samples = torch.arange(start, min(start + size, count))
         indices = samples % len(bank)
-        images, region = load_batch(bank, indices, device), load_regions(regions, indices, device)
-        simulated = simulator(images, sample_keys(config.training.seed, _STEP, samples), region)
+        keys = sample_keys(config.training.seed, _STEP, samples)
+        images, region = load_batch(bank, indices, keys, device), load_regions(regions, indices, keys, device)
+        simulated = simulator(images, keys, region)
         reconstruction, logits = network(simulated.anomalous)
         terms = draem_losses(
             reconstruction,

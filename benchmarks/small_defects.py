@@ -1,0 +1,80 @@
+"""Small scratches on large images: scaled to the network's input, and in tiles of that size.
+
+    python benchmarks/small_defects.py [--side 1024] [--size 256] [--images 8000] [--surface brushed_metal]
+
+Renders good images and ones with a faint scratch, 6 pixels wide and 30 to 60 long, trains `edge` twice with the same
+budget, and prints image AUROC and pixel AP of both. Pixel metrics are at the size of the maps, which differ: image
+metrics compare fairly. RUNS/tiles/evaluation/sheet.png and RUNS/resize/evaluation/sheet.png show them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from record import write_result
+
+from draem import verbs
+from draem.data.demo import render_image
+from draem.evaluation.evaluate import evaluate
+from draem.images import write_image
+
+TRAIN, GOOD, BAD = 40, 16, 16
+
+
+def scratched(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The image with one scratch, and where it is."""
+    side = image.shape[0]
+    angle, middle = rng.uniform(0, np.pi), rng.uniform(60, side - 60, 2)
+    half = np.array([np.cos(angle), np.sin(angle)]) * rng.uniform(15, 30)
+    first, last = (np.rint((middle + way * half) * 16).astype(int).tolist() for way in (-1, 1))
+    drawn = cv2.line(np.zeros((side, side), np.float32), first, last, 1.0, 6, cv2.LINE_AA, 4)
+    change = rng.choice((-1, 1)) * rng.uniform(25, 40) * cv2.GaussianBlur(drawn, (0, 0), 0.8)
+    return np.rint(np.clip(image + change[..., None], 0, 255)).astype(np.uint8), drawn > 0.5
+
+
+def render(folder: Path, surface: str, side: int) -> None:
+    """An MVTec AD tree."""
+    rng = np.random.default_rng(0)
+    plan = [("train/good", TRAIN, 0), ("test/good", GOOD, 1000), ("test/scratch", BAD, 2000)]
+    for place, count, first in plan:
+        for index in range(count):
+            image = render_image(surface, size=side, index=first + index).image
+            if place == "test/scratch":
+                image, mask = scratched(image, rng)
+                shown = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255)
+                write_image(folder / "ground_truth" / "scratch" / f"{index:03d}_mask.png", shown)
+            write_image(folder / place / f"{index:03d}.png", image)
+
+
+def main() -> None:
+    """Render, train, evaluate, print, keep."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--surface", default="brushed_metal")
+    parser.add_argument("--runs", type=Path, default=Path("runs/small_defects"))
+    parser.add_argument("--out", type=Path, default=None)
+    options = parser.parse_args()
+    data = options.runs / f"{options.surface}-{options.side}"
+    render(data, options.surface, options.side)
+    results: dict[str, Any] = {}
+    for fit in ("resize", "tiles"):
+        settings = {"data.fit": fit, "data.size": options.size, "data.overlap": options.size // 128 * 32}
+        settings["training.images"] = options.images
+        out = options.runs / fit
+        found = evaluate(verbs.train(data, out, "edge", settings=settings), data)
+        found.save(out / "evaluation")
+        results[fit] = found.metrics.to_dict()
+        print(fit, {name: None if value is None else round(value, 4) for name, value in results[fit].items()})
+    given = {"surface": options.surface, "side": options.side, "size": options.size, "images": options.images}
+    print(write_result("small_defects", given | results, options.out))
+
+
+if __name__ == "__main__":
+    main()

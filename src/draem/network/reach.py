@@ -1,0 +1,41 @@
+"""How far the network sees: what it says of a pixel depends on no pixel farther away than this.
+
+Of a tile that lies at a multiple of 32 pixels of a large image, the map is therefore the large image's from so many
+pixels inside of the tile's border on. It holds without aligned corners alone: with them, each pixel's place in the
+upsampling depends on the size of what is upsampled.
+"""
+
+from __future__ import annotations
+
+from draem.config import Parts
+
+_HALVINGS = {"reconstructive": 4, "discriminative": 5}
+
+
+def reach(parts: Parts = "both") -> int:
+    """In pixels, up, down, left and right; the same for all widths."""
+    names = ("discriminative", "reconstructive") if parts == "both" else (parts,)
+    layers = "".join(_layers(_HALVINGS[name]) for name in names)
+    period = 2 ** max(_HALVINGS[name] for name in names)
+    return max(max(pixel - low, high - pixel) for pixel in range(period) for low, high in [_seen(pixel, layers)])
+
+
+def _layers(halvings: int) -> str:
+    """From map to image: convolutions of side 3 (c), doublings (u), halvings (h).
+
+    Connections around the deeper layers see less than these do.
+    """
+    return "c" + "cccu" * halvings + "cc" + "hcc" * halvings
+
+
+def _seen(pixel: int, layers: str) -> tuple[int, int]:
+    """First and last pixel of the image on which a pixel of the map depends."""
+    low = high = pixel
+    for layer in layers:
+        if layer == "c":
+            low, high = low - 1, high + 1
+        elif layer == "u":  # between the two nearest of the pixels half as fine
+            low, high = (low - 1) // 2, (high + 1) // 2
+        else:
+            low, high = 2 * low, 2 * high + 1
+    return low, high
