@@ -27,7 +27,7 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("deployment",),
-    ("components", "demo", "options", "plots", "preview", "tables", "verbs", "cli", "__main__"),
+    ("components", "demo", "plots", "preview", "tables", "verbs", "cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 WITH_TORCH = (

@@ -1,0 +1,155 @@
+"""A model at work: evaluate, predict, info, set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from draem.cli.options import (
+    BackendOption,
+    BatchSize,
+    Category,
+    Data,
+    DeviceOption,
+    Json,
+    LayoutName,
+    Model,
+    PrecisionOption,
+    StreamsOption,
+    ThreadsOption,
+    execution,
+)
+from draem.cli.speaking import finish, message, refuse_file
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="RUN/model.safetensors, or RUN with a model for each category.")
+    ],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and sheet.png.")],
+    layout: LayoutName = "auto",
+    category: Category = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Metrics on labelled test images: overall, by category, by defect type."""
+    from draem.config import Config
+    from draem.evaluation.categories import evaluate_all
+    from draem.evaluation.evaluate import evaluate as score
+    from draem.inspection.backends import open_backend
+    from draem.inspection.detector import Detector
+    from draem.tables import counted
+
+    refuse_file(out)
+    chosen = execution(backend, device, precision, threads, streams)
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    if model.is_dir():
+        with counted("evaluate") as progress:
+            found = evaluate_all(
+                model,
+                data,
+                layout=known,
+                category=category or "all",
+                execution=chosen,
+                batch_size=batch_size,
+                progress=progress,
+            )
+        found.save(out)
+        _show_evaluations(list(found.evaluations.values()), found.mean, data)
+        pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
+    else:
+        detector = Detector(*open_backend(model, chosen))
+        with counted("evaluate") as progress:
+            evaluation = score(
+                detector, data, layout=known, category=category, batch_size=batch_size, progress=progress
+            )
+        evaluation.save(out)
+        _show_evaluations([evaluation], evaluation.mean if len(evaluation.by_category) > 1 else None, data)
+        pictures = [out / "sheet.png"] if evaluation.picture is not None else []
+    typer.echo(f"figures: {out / 'metrics.json'}")
+    for picture in pictures:
+        typer.echo(f"picture: {picture}")
+    finish(as_json, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
+    from draem.tables import metrics_table, show
+
+    for evaluation in evaluations:
+        for problem in evaluation.unreadable:
+            message(f"left out: {problem}")
+    size = evaluations[0].input_size
+    at = "the images' own size" if size is None else f"{size[0]}×{size[1]}"
+    images = sum(evaluation.count() for evaluation in evaluations)
+    show(metrics_table(evaluations, f"{data}: {images} test images, metrics at {at}", mean))
+    if all(evaluation.metrics.image_auroc is None for evaluation in evaluations):
+        message("only good or only anomalous images: nothing to tell apart, hence the dashes")
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB…", help="What to inspect.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.jsonl, overlays and maps.")],
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Inspect images: results.jsonl, and for each image an overlay and a 16-bit anomaly map."""
+    from draem.inspection.backends import open_backend
+    from draem.inspection.detector import Detector
+    from draem.inspection.folder import find_images, predict_files
+    from draem.tables import counted
+
+    refuse_file(out)
+    chosen = execution(backend, device, precision, threads, streams)
+    paths = find_images(images, out)
+    detector = Detector(*open_backend(model, chosen))
+    with counted("predict") as progress:
+        summary = predict_files(detector, paths, out, batch_size, progress)
+    for problem in summary.unreadable:
+        message(f"left out: {problem}")
+    message(f"run by {detector.backend.execution}")
+    typer.echo(summary.in_words())
+    finish(as_json, {**summary.to_dict(), "execution": detector.backend.execution})
+    if summary.unreadable:
+        raise typer.Exit(1)
+
+
+def info(model: Model, as_json: Json = False) -> None:
+    """Read a model file's header."""
+    from draem.modelfile import read_header
+    from draem.tables import header_table, show
+
+    header = read_header(model)
+    show(header_table(header))
+    finish(as_json, header.model_dump(mode="json"))
+
+
+def set_(
+    model: Model,
+    values: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE…", help="threshold, review, region, ignore (docs/model-file.md).")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
+    from draem.inspection.edits import set_values
+    from draem.tables import changed_rows
+
+    before, after = set_values(model, values)
+    for line in changed_rows(before, after) or ["nothing changed"]:
+        typer.echo(line)
+    finish(as_json, after.model_dump(mode="json"))
