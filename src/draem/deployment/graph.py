@@ -49,7 +49,7 @@ def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int 
     graph = InspectionGraph(network, half).eval()
     example = torch.zeros(batch or 2, channels, *size)
     dynamic = {"image": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
-    with _silent():
+    with silent():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -85,8 +85,8 @@ def _difference(logits: nn.Module) -> nn.Conv2d:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """The exporter prints its steps, and warns of packages that are not needed."""
+def silent() -> Iterator[None]:
+    """Nothing on stdout, no warnings: exporters print their steps, and warn of packages that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
