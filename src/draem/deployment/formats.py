@@ -57,9 +57,14 @@ class OpenvinoFormat:
 
     def int8_model(self, batches: Sequence[Images], kept: Iterable[str]) -> Any:
         """See `Int8Format`."""
-        # The reader names a convolution anew when it splits its bias off.
-        names = [f"{name}/WithoutBiases" for name in kept]
-        return _quantise(self.float_model(), list(batches), names)
+        import onnx
+
+        wanted = _unquantised(onnx.load_from_string(self._graph).graph, kept)
+        model = self.float_model()
+        # The reader splits a convolution from its bias, which would be added in int8 then.
+        both = wanted | {f"{name}/WithoutBiases" for name in wanted}
+        names = [node.get_friendly_name() for node in model.get_ops() if node.get_type_name() != "Constant"]
+        return _quantise(model, list(batches), [name for name in names if name in both])
 
     def runner(self, model: Any) -> Run:
         """See `Int8Format`."""
@@ -89,7 +94,9 @@ class OnnxFormat:
 
     def int8_model(self, batches: Sequence[Images], kept: Iterable[str]) -> Any:
         """See `Int8Format`."""
-        model = _quantise(self.float_model(), [{INPUT: batch} for batch in batches], list(kept))
+        model = self.float_model()
+        wanted = _unquantised(model.graph, kept)
+        model = _quantise(model, [{INPUT: batch} for batch in batches], sorted(wanted))
         _requantise(model.graph)
         return model
 
@@ -130,6 +137,21 @@ def _quantise(model: Any, items: list[Any], kept: list[str]) -> Any:
             ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
             advanced_parameters=advanced,
         )
+
+
+def _unquantised(graph: Any, kept: Iterable[str]) -> set[str]:
+    """Convolutions, and what merely hands on values to these alone: it would round what they are to see exactly."""
+    users: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    names = set(kept)
+    for node in reversed(graph.node):
+        if node.op_type in ("Resize", "Concat", "MaxPool") and all(
+            user.name in names for user in users.get(node.output[0], [])
+        ):
+            names.add(node.name)
+    return names
 
 
 def _requantise(graph: Any) -> None:

@@ -1,7 +1,7 @@
 """Int8: post-training quantisation by NNCF, in which the layers that would hurt stay in floating point.
 
 All layers are quantised first. Where that costs more than the budget, on simulated anomalies on held-out good images,
-the most fragile layers are kept, more of them each time, until it does not.
+fragile layers are kept, more of them each time, until it does not.
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ from numpy.typing import NDArray
 
 from draem.data.samples import Dataset
 from draem.deployment.formats import Int8Format, OnnxFormat, OpenvinoFormat, Run
-from draem.deployment.fragility import fragility
 from draem.deployment.graph import onnx_graph
-from draem.deployment.material import Material, Simulations, draw_material
+from draem.deployment.material import Simulations, draw_material
+from draem.deployment.rounding import fragility
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
 from draem.network.draem import Draem
 from draem.pixels import Images
 
-MAP_MEAN, SCORE, PIXEL_AP = 0.008, 0.018, 0.005
-"""The budget: mean difference of the maps, largest of two scores (both a little less than a certificate allows), and
-loss of pixel AP against the simulated truth."""
 _ROUNDS = 4
 _RANKED_ON = 2
 _MARGIN = 0.7
@@ -36,7 +33,7 @@ _MARGIN = 0.7
 class Quantised:
     """An int8 model: its file's bytes (of OpenVINO IR the .xml, and the .bin as `weights`).
 
-    kept: layers in floating point, most fragile first; said: in words, what it was calibrated on.
+    kept: layers in floating point; said: in words, what it was calibrated on.
     """
 
     content: bytes
@@ -54,11 +51,14 @@ class Damage:
     pixel_ap: float
     flips: int
 
-    @property
-    def share(self) -> float:
-        """Of the budget, by whatever is furthest beyond it; up to 1 is within."""
-        spent = (self.map_mean / MAP_MEAN, self.score / SCORE, self.pixel_ap / PIXEL_AP)
-        return max(*spent, 1.1 if self.flips else 0.0)
+    def share(self, budget: Damage) -> float:
+        """Of a budget, by whatever is furthest beyond it; up to 1 is within. Flips beyond it count as a little more."""
+        spent = (self.map_mean / budget.map_mean, self.score / budget.score, self.pixel_ap / budget.pixel_ap)
+        return max(*spent, 1.1 if self.flips > budget.flips else 0.0)
+
+
+BUDGET = Damage(map_mean=0.008, score=0.018, pixel_ap=0.005, flips=0)
+"""A little less than a certificate allows by default, since real images are not the simulated ones."""
 
 
 def quantise(
@@ -68,6 +68,7 @@ def quantise(
     batch: int | None,
     dataset: Dataset,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    budget: Damage = BUDGET,
 ) -> Quantised:
     """A network in int8, for a fixed number of images in one run or (none) for any.
 
@@ -78,6 +79,7 @@ def quantise(
         batch: images in one run.
         dataset: its good images outside of the test split are calibrated and judged on, as training split them.
         progress: called with the files read and their number.
+        budget: what int8 may cost; an infinite one keeps no layer, and is the fastest.
 
     Raises:
         DataError: there are no such images.
@@ -86,39 +88,47 @@ def quantise(
     material = draw_material(header, dataset, progress)
     graph = onnx_graph(network, header.channels, header.config.data.size, batch)
     form: Int8Format = OnnxFormat(graph) if to == "onnx" else OpenvinoFormat(graph)
-    model, kept = _within_budget(form, network, header, material, batch or 1)
+    judge = _Judge(form, header, material.judging, batch or 1)
+    batches = [found for found, _ in _batches(material.calibration.images, batch or 1)]
+    model, kept = _within_budget(form, batches, judge, network, budget)
     return Quantised(*form.written(model), kept, material.said)
 
 
+class _Judge:
+    """Holds int8 against the graph as it is, both in the runtime of the format."""
+
+    def __init__(self, form: Int8Format, header: Header, judging: Simulations, batch: int) -> None:
+        self.judging, self._header, self._batch = judging, header, batch
+        self._exact = _maps(form.runner(form.float_model()), judging.images, batch)
+
+    def __call__(self, run: Run) -> Damage:
+        return damage(self._exact, _maps(run, self.judging.images, self._batch), self.judging, self._header)
+
+
 def _within_budget(
-    form: Int8Format, network: Draem, header: Header, material: Material, batch: int
+    form: Int8Format, batches: list[Images], judge: _Judge, network: Draem, budget: Damage
 ) -> tuple[Any, list[str]]:
     """The int8 model and the layers kept: the first within the budget, else the best of some rounds."""
-    judging = material.judging
-    batches = [found for found, _ in _batches(material.calibration.images, batch)]
-    exact = _maps(form.runner(form.float_model()), judging.images, batch)
     ranked: dict[str, float] = {}
+    tried: list[tuple[float, Any, list[str]]] = []
     kept: list[str] = []
-    best: tuple[float, Any, list[str]] | None = None
-    for _ in range(_ROUNDS):
+    while True:
         model = form.int8_model(batches, kept)
-        share = damage(exact, _maps(form.runner(model), judging.images, batch), judging, header).share
-        if best is None or share < best[0]:
-            best = share, model, kept
-        if share <= 1.0:
-            break
-        ranked = ranked or _ranked(network, judging)
+        share = judge(form.runner(model)).share(budget)
+        tried.append((share, model, kept))
+        if share <= 1.0 or len(tried) == _ROUNDS:
+            _, model, kept = min(tried, key=lambda each: each[0])
+            return model, kept
+        ranked = ranked or _ranked(network, judge.judging)
         kept = list(ranked)[: _enough(list(ranked.values()), len(kept), share)]
-    assert best is not None
-    return best[1], best[2]
 
 
-def damage(exact: Images, found: Images, judged: Simulations, header: Header) -> Damage:
+def damage(exact: Images, found: Images, judging: Simulations, header: Header) -> Damage:
     """What the maps of int8, B×H×W, lose against the exact ones."""
     size = header.config.score.filter_size
     scores = np.array([[image_score(each, size) for each in maps] for maps in (exact, found)])
     verdicts = [[verdict(float(score), header.thresholds) for score in row] for row in scores]
-    lost = _pixel_ap(exact, judged.masks) - _pixel_ap(found, judged.masks)
+    lost = _pixel_ap(exact, judging.masks) - _pixel_ap(found, judging.masks)
     return Damage(
         map_mean=float(np.abs(exact - found).mean()),
         score=float(np.abs(scores[0] - scores[1]).max()),
@@ -128,18 +138,18 @@ def damage(exact: Images, found: Images, judged: Simulations, header: Header) ->
 
 
 def _ranked(network: Draem, judging: Simulations) -> dict[str, float]:
-    """Fragility by layer, the most fragile first, on the images with the most to see."""
+    """Fragility by layer, first the layers that save the most damage for their work, on images with much to see."""
     order = np.argsort(-judging.masks.mean((1, 2)), kind="stable")
     found = fragility(network, judging.images[np.sort(order[:_RANKED_ON])])
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+    by_worth = sorted(found.items(), key=lambda pair: pair[1][0] ** 2 / pair[1][1], reverse=True)
+    return {name: moved for name, (moved, _) in by_worth}
 
 
 def _enough(fragilities: list[float], kept: int, share: float) -> int:
-    """How many of the most fragile layers to keep: roundings add up by their squares, as independent ones do."""
-    left = np.sqrt(np.cumsum(np.square(fragilities)[::-1])[::-1])
-    fits = left * share <= left[min(kept, len(left) - 1)] * _MARGIN
-    wanted = int(np.argmax(fits)) if fits.any() else len(left)
-    return min(max(wanted, kept + 1), len(left))
+    """How many of the ranked layers to keep: roundings add up by their squares, as independent ones do."""
+    left = np.append(np.sqrt(np.cumsum(np.square(fragilities)[::-1])[::-1]), 0.0)
+    fits = left * share <= left[kept] * _MARGIN
+    return int(np.argmax(fits)) if fits.any() else len(fragilities)
 
 
 def _pixel_ap(maps: Images, masks: NDArray[np.bool_]) -> float:
