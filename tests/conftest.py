@@ -13,9 +13,11 @@ import torch
 from draem import cli
 from draem.data.demo import render_demo
 from draem.inspection.detector import Detector
+from draem.inspection.onnx_backend import import_onnxruntime
 from draem.modelfile import Thresholds
 from tiny import write_tiny_ir, write_tiny_model, write_tiny_onnx
 
+import_onnxruntime()  # before any test does: it would report its use over the network
 # Workers run side by side, a core each: more threads would wait for one another.
 torch.set_num_threads(1)
 

@@ -14,32 +14,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from draem.network.draem import Draem, anomaly_map
+from draem.network.draem import Draem
 
 INPUT, OUTPUTS = "image", ("anomaly_map", "reconstruction")
 _OPSET = 18
 
 
 class InspectionGraph(nn.Module):
-    """The network as it inspects; in half precision it still takes and gives float32."""
+    """The network as it inspects; in half precision it still takes and gives float32.
+
+    The last convolution gives the difference of its two logits, of which the map is the sigmoid: by its weights'
+    difference, so at half the work.
+    """
 
     def __init__(self, network: Draem, half: bool = False) -> None:
         super().__init__()
-        folded = _folded(network)
-        self.network = folded.half() if half else folded
+        self.network = _folded(network)
+        if self.network.parts != "reconstructive":
+            last = self.network.discriminative.decoder_segment.fin_out
+            last[0] = _difference(last[0])
+        if half:
+            self.network.half()
         self.half_precision = half
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        reconstruction, logits = self.network(image.half() if self.half_precision else image)
-        return anomaly_map(logits.float()), reconstruction.float()
+        reconstruction, logit = self.network(image.half() if self.half_precision else image)
+        # Of the reconstructive sub-network alone there still are two, both zero.
+        return torch.sigmoid(logit[:, :1].float()).squeeze(1), reconstruction.float()
 
 
 def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int | None, half: bool = False) -> bytes:
-    """The ONNX model of a network in evaluation mode, BatchNorm folded; `batch` none: any number of images."""
+    """The ONNX model of a network in evaluation mode, BatchNorm folded; `batch` none: any number of images.
+
+    Its convolutions have the names of the network's layers, such as `reconstructive.encoder.block1.0`.
+    """
     graph = InspectionGraph(network, half).eval()
     example = torch.zeros(batch or 2, channels, *size)
     dynamic = {"image": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
-    with _silent():
+    with silent():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -51,7 +63,14 @@ def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int 
             verbose=False,
         )
     assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
+    model = program.model_proto
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            node.name = node.input[1].removeprefix("network.").removesuffix(".weight")
+        del node.metadata_props[:]  # stack traces, with the paths of this machine
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
@@ -69,9 +88,21 @@ def _folded(network: Draem) -> Draem:
     return network
 
 
+def _difference(logits: nn.Module) -> nn.Conv2d:
+    """One output, the second less the first, of a convolution with these two."""
+    assert isinstance(logits, nn.Conv2d)
+    assert logits.bias is not None
+    difference = nn.Conv2d(logits.in_channels, 1, 3, padding=1)
+    with torch.no_grad():
+        difference.weight.copy_(logits.weight[1:] - logits.weight[:1])
+        assert difference.bias is not None
+        difference.bias.copy_(logits.bias[1:] - logits.bias[:1])
+    return difference
+
+
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """The exporter prints its steps, and warns of packages that are not needed."""
+def silent() -> Iterator[None]:
+    """Nothing on stdout, no warnings: exporters print their steps, and warn of packages that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

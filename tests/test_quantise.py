@@ -1,0 +1,183 @@
+"""Int8: the same answers within a tolerance, from simulated anomalies on good images, fragile layers kept."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from draem.data.layouts import read_layout
+from draem.data.samples import Dataset, split_good
+from draem.deployment.formats import OnnxFormat, OpenvinoFormat
+from draem.deployment.graph import onnx_graph
+from draem.deployment.material import draw_material
+from draem.deployment.quantise import BUDGET, Quantised, damage, quantise
+from draem.deployment.rounding import fragility
+from draem.errors import DataError
+from draem.images import write_image
+from draem.inspection.openvino_backend import import_openvino
+from draem.modelfile import Header
+from draem.network.draem import Draem, anomaly_map
+from draem.network.weights import load_model
+from draem.pixels import Images
+
+Format = Literal["onnx", "openvino"]
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six smooth good images, and test images that cannot be read."""
+    root = tmp_path_factory.mktemp("set")
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(60, 200, (8, 8, 3), dtype=np.uint8)
+        write_image(root / "train" / "good" / f"{index}.png", pixels.repeat(8, 0).repeat(8, 1))
+    for name in ("test/good/0.png", "test/hole/0.png"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(b"no image")
+    return read_layout(root, "mvtec", None)
+
+
+@pytest.fixture(scope="module")
+def network(tiny_model: Path) -> tuple[Draem, Header]:
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def made(network: tuple[Draem, Header], good: Dataset) -> dict[str, Quantised]:
+    """The tiny model in int8, any batch for ONNX, a fixed one for OpenVINO; any word to the network fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _refuse)
+        return {"onnx": quantise(*network, "onnx", None, good), "openvino": quantise(*network, "openvino", 2, good)}
+
+
+def _refuse(*arguments: object) -> None:
+    raise AssertionError("a connection was opened")
+
+
+def _maps(made: Quantised, images: Images) -> Images:
+    if not made.weights:
+        session = onnxruntime.InferenceSession(made.content, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"image": images})[0])
+    openvino = import_openvino()
+    core = openvino.Core()
+    model = core.read_model(made.content, openvino.Tensor(np.frombuffer(made.weights, np.uint8)))
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.concatenate([np.array(compiled({0: images[at : at + 2]})[0]) for at in range(0, len(images), 2)])
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_answers_like_the_network_on_simulated_anomalies(
+    to: Format, made: dict[str, Quantised], network: tuple[Draem, Header], good: Dataset
+) -> None:
+    judged = draw_material(network[1], good, lambda done, total: None).judging
+    with torch.inference_mode():
+        exact = anomaly_map(network[0](torch.from_numpy(judged.images))[1]).numpy()
+    found = _maps(made[to], judged.images)
+    assert found.shape == exact.shape
+    assert np.abs(found - exact).mean() < 0.05
+    assert np.abs(found - exact).mean() < 0.3 * np.abs(exact - exact.mean()).mean()
+
+
+def test_weights_are_int8(made: dict[str, Quantised]) -> None:
+    kinds = {i.name: i.data_type for i in onnx.load_from_string(made["onnx"].content).graph.initializer}
+    weights = {name: kind for name, kind in kinds.items() if "weight" in name and name.startswith("q_output")}
+    assert len(weights) == 51 - len(made["onnx"].kept)
+    assert set(weights.values()) == {onnx.TensorProto.INT8}
+    openvino = import_openvino()
+    model = openvino.Core().read_model(
+        made["openvino"].content, openvino.Tensor(np.frombuffer(made["openvino"].weights, np.uint8))
+    )
+    whole = [
+        op
+        for op in model.get_ops()
+        if op.get_type_name() == "Constant" and str(op.get_element_type()) == "<Type: 'int8_t'>"
+    ]
+    assert len(whole) >= 51 - len(made["openvino"].kept)
+
+
+def test_onnx_runtime_multiplies_in_int8(made: dict[str, Quantised], tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(made["onnx"].content, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.count("QLinearConv") >= 48 - len(made["onnx"].kept)
+
+
+def test_material_is_from_good_images_and_says_so(network: tuple[Draem, Header], good: Dataset) -> None:
+    material = draw_material(network[1], good, lambda done, total: None)
+    again = draw_material(network[1], good, lambda done, total: None)
+    np.testing.assert_array_equal(material.calibration.images, again.calibration.images)
+    for part in (material.calibration, material.judging):
+        assert 0 < part.masks.any((1, 2)).sum() < len(part.masks)
+    assert "simulated anomaly" in material.said
+    config = network[1].config
+    split = split_good(good.train_good, config.data.select_share, config.data.calibrate_share, config.training.seed)
+    assert f"{len(split.train)} good ones" in material.said
+
+
+def test_no_good_images(network: tuple[Draem, Header], good: Dataset) -> None:
+    only_test = Dataset(good.root, good.layout, good.test)
+    with pytest.raises(DataError, match="no good images"):
+        draw_material(network[1], only_test, lambda done, total: None)
+
+
+def _with_outlier(network: Draem) -> Draem:
+    """The same answers, but one channel of the first block is a million times larger, and undone in the next layer."""
+    state = network.state_dict()
+    block = "reconstructive.encoder.block1"
+    for name, factor in ((f"{block}.1.weight", 1e6), (f"{block}.1.bias", 1e6)):
+        state[name][0] *= factor
+    state[f"{block}.3.weight"][:, 0] /= 1e6
+    return network
+
+
+FRAGILE = "reconstructive.encoder.block1.3"
+
+
+def test_a_fragile_layer_is_found_and_kept(tiny_model: Path, good: Dataset) -> None:
+    network, header = load_model(tiny_model)
+    plain = load_model(tiny_model)[0]
+    images = draw_material(header, good, lambda done, total: None).judging.images[:2]
+    before = fragility(plain, images)
+    after = fragility(_with_outlier(network), images)
+    assert max(after, key=lambda name: after[name][0]) == FRAGILE
+    assert after[FRAGILE][0] > 5 * before[FRAGILE][0]
+    assert before[FRAGILE][1] == 4 * 4 * 9 * 64 * 64
+    made = quantise(network, header, "openvino", 1, good)
+    assert FRAGILE in made.kept
+
+
+@pytest.mark.parametrize("form", [OnnxFormat, OpenvinoFormat])
+def test_kept_layers_are_floating_point(
+    form: type[OnnxFormat] | type[OpenvinoFormat], network: tuple[Draem, Header], good: Dataset
+) -> None:
+    """With all layers kept nothing is rounded; so the answers are those of the network, and of no other layer."""
+    images = draw_material(network[1], good, lambda done, total: None).judging.images[:2]
+    graph = form(onnx_graph(network[0], 3, SIZE, 1))
+    names = [name for name, layer in network[0].named_modules() if isinstance(layer, torch.nn.Conv2d)]
+    exact, kept, rounded = (
+        graph.runner(model)(images[:1])
+        for model in (graph.float_model(), graph.int8_model([images[:1]], names), graph.int8_model([images[:1]], []))
+    )
+    np.testing.assert_allclose(kept, exact, atol=1e-5)
+    assert np.abs(rounded - exact).max() > 1e-3
+
+
+def test_damage_counts_what_it_says(network: tuple[Draem, Header], good: Dataset) -> None:
+    judged = draw_material(network[1], good, lambda done, total: None).judging
+    exact = np.where(judged.masks, 0.9, 0.1).astype(np.float32)
+    none = damage(exact, exact, judged, network[1])
+    assert (none.map_mean, none.score, none.pixel_ap, none.flips, none.share(BUDGET)) == (0.0, 0.0, 0.0, 0, 0.0)
+    turned = damage(exact, 1.0 - exact, judged, network[1])
+    assert turned.map_mean == pytest.approx(0.8, abs=1e-6)
+    assert turned.pixel_ap > 0.5
+    assert turned.flips > 0
+    assert turned.share(BUDGET) > 1.0
