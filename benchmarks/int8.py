@@ -65,8 +65,8 @@ class _Runs:
         return self._run(images), images
 
 
-def ways(path: Path, dataset: Dataset) -> tuple[list[Row], Header]:
-    """All ways to run a model, at batch 1."""
+def ways(path: Path, dataset: Dataset, chosen: list[str]) -> tuple[list[Row], Header]:
+    """The ways to run a model, at batch 1: all, or those whose names are chosen."""
     network, header = load_model(path)
     graph = onnx_graph(network, header.channels, header.config.data.size, 1)
     onnx, openvino = OnnxFormat(graph), OpenvinoFormat(graph)
@@ -74,15 +74,17 @@ def ways(path: Path, dataset: Dataset) -> tuple[list[Row], Header]:
     for hint, name in (("f32", "fp32"), ("bf16", "bf16"), ("f16", "fp16")):
         rows.append(Row(path.stem, f"OpenVINO {name}", _openvino(openvino.float_model(), hint), []))
     rows.append(Row(path.stem, "ONNX Runtime fp32", onnx.runner(onnx.float_model()), []))
-    for words, budget in (("int8", BUDGET), ("int8, all layers", _NO_LIMIT)):
-        made = quantise(network, header, "openvino", 1, dataset, budget=budget)
-        core = import_openvino()
-        model = core.Core().read_model(made.content, core.Tensor(np.frombuffer(made.weights, np.uint8)))
-        for hint in ("f32", "bf16") if made.kept else ("f32",):
-            rest = f", rest {hint}" if made.kept else ""
-            rows.append(Row(path.stem, f"OpenVINO {words}{rest}", _openvino(model, hint), [], len(made.kept)))
-        rows.append(_onnx_row(path.stem, words, onnx, quantise(network, header, "onnx", 1, dataset, budget=budget)))
-    return rows, header
+    for words, budget in (("int8", BUDGET), ("int8 throughout", _NO_LIMIT)):
+        if not chosen or f"OpenVINO {words}" in chosen:
+            made = quantise(network, header, "openvino", 1, dataset, budget=budget)
+            core = import_openvino()
+            model = core.Core().read_model(made.content, core.Tensor(np.frombuffer(made.weights, np.uint8)))
+            for hint in ("f32", "bf16") if made.kept else ("f32",):
+                rest = f", rest {hint}" if made.kept else ""
+                rows.append(Row(path.stem, f"OpenVINO {words}{rest}", _openvino(model, hint), [], len(made.kept)))
+        if not chosen or f"ONNX Runtime {words}" in chosen:
+            rows.append(_onnx_row(path.stem, words, onnx, quantise(network, header, "onnx", 1, dataset, budget=budget)))
+    return [row for row in rows if not chosen or row.way.split(",")[0] in chosen], header
 
 
 def _onnx_row(name: str, words: str, form: Int8Format, made: Quantised) -> Row:
@@ -137,17 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, required=True, help="good images to calibrate on; labelled ones to judge")
-    parser.add_argument("--no-accuracy", action="store_true", help="leave the labelled images alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WAY", help="such as 'torch fp32 eager'")
+    parser.add_argument("--judge", nargs="*", metavar="WAY", help="ways whose answers are judged; all unless told")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     dataset = read_layout(given.data, "auto", None)
     rows: list[Row] = []
     for path in given.models:
-        some, header = ways(path, dataset)
+        some, header = ways(path, dataset, given.only)
         measure(some, (header.channels, *header.config.data.size), given.repeats)
-        if not given.no_accuracy:
-            judge(some, header, dataset, lambda line: print(f"… {line}", flush=True))
+        judged = [row for row in some if given.judge is None or row.way.split(",")[0] in given.judge]
+        judge(judged, header, dataset, lambda line: print(f"… {line}", flush=True))
         rows += some
     base = rows[0].milliseconds
     for row in rows:
