@@ -440,6 +440,19 @@ def test_a_cache_that_cannot_be_written_is_none(tiny_onnx: Path, cache: Path, mo
     assert cache.parent.read_bytes() == b"a file where the folder would be"
 
 
+def test_one_that_fails_at_the_measurement_is_not_taken(
+    tiny_onnx: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(sleeper: Sleeper, images: Images) -> tuple[Images, Images]:
+        if sleeper.name == "openvino":
+            raise RuntimeError("no such operation")
+        return images[:, 0], images
+
+    monkeypatch.setattr(Sleeper, "run", fail)
+    assert fastest.open_fastest(_sleepers([]), read_header(tiny_onnx), Execution()).name == "onnxruntime"
+    assert list(json.loads(cache.read_text()).values()) == ["onnxruntime"]
+
+
 def test_the_cache_does_not_grow_without_end(tiny_onnx: Path, cache: Path) -> None:
     atomic_write(cache, json.dumps({f"old {index}": "openvino" for index in range(500)}).encode())
     header = read_header(tiny_onnx)
