@@ -270,6 +270,13 @@ def test_what_a_processor_says(monkeypatch: pytest.MonkeyPatch, told: str, name:
     assert found == name or (name is None and found)
 
 
+def test_more_threads_than_cores_are_not_taken(tiny_onnx: Path) -> None:
+    """They would wait for each other: with hundreds, for minutes a run. OpenVINO sees to that by itself."""
+    detector = Detector.load(tiny_onnx, backend="onnxruntime", threads=1000)
+    assert f", {processor.usable_cores()} thread" in detector.backend.execution
+    assert detector.predict(np.zeros((8, 8, 3), np.uint8)).score >= 0
+
+
 def test_torch_has_its_threads_back_after_a_run(models: dict[str, Path]) -> None:
     before = torch.get_num_threads()
     backend, _ = open_backend(models["torch"], _execution("torch", threads=3))
@@ -433,6 +440,19 @@ def test_a_cache_that_cannot_be_written_is_none(tiny_onnx: Path, cache: Path, mo
     assert cache.parent.read_bytes() == b"a file where the folder would be"
 
 
+def test_one_that_fails_at_the_measurement_is_not_taken(
+    tiny_onnx: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(sleeper: Sleeper, images: Images) -> tuple[Images, Images]:
+        if sleeper.name == "openvino":
+            raise RuntimeError("no such operation")
+        return images[:, 0], images
+
+    monkeypatch.setattr(Sleeper, "run", fail)
+    assert fastest.open_fastest(_sleepers([]), read_header(tiny_onnx), Execution()).name == "onnxruntime"
+    assert list(json.loads(cache.read_text()).values()) == ["onnxruntime"]
+
+
 def test_the_cache_does_not_grow_without_end(tiny_onnx: Path, cache: Path) -> None:
     atomic_write(cache, json.dumps({f"old {index}": "openvino" for index in range(500)}).encode())
     header = read_header(tiny_onnx)
@@ -524,6 +544,8 @@ def test_predict_and_evaluate_by_every_backend(
         ("--precision", "fp8", "--precision fp8: use fp32, bf16, fp16"),
         ("--threads", "0", "--threads 0: at least 1"),
         ("--streams", "-1", "--streams -1: at least 1"),
+        ("--threads", "100000000000", "--threads 100000000000: at most 1024"),
+        ("--streams", "1025", "--streams 1025: at most 1024"),
     ],
 )
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from pathlib import Path
 
 import cv2
@@ -205,6 +206,16 @@ def test_no_file(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         read_mask(Path("nul\0l.png"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices are files on POSIX alone")
+def test_what_is_no_plain_file_is_refused_unread(tmp_path: Path) -> None:
+    """A device may have no end, and a pipe nobody who writes to it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.png"):
+        for read in (read_mask, read_image):
+            with pytest.raises(ImageError, match="not a file to read, but a pipe or a device"):
+                read(path)
 
 
 # --------------------------------------------------------------------------------------------------------------- masks

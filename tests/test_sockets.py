@@ -35,17 +35,22 @@ for words in sys.argv[2:]:
         assert not ended.code, words
 time.sleep(5)  # some report only later
 """
+SHORT = (
+    "--images 8 --set data.size=32 --set training.batch_size=4 --set network.reconstructive_width=2 "
+    "--set network.discriminative_width=2 --set training.validations=1"
+)
 COMMANDS = {
     "check": ("check TREE",),
     "simulate": ("simulate TREE --out grid.png --preset edge --count 2",),
-    "train": (
-        "train TREE/train/good --out run --preset edge --images 8 --set data.size=32 --set training.batch_size=4 "
-        "--set network.reconstructive_width=2 --set network.discriminative_width=2 --set training.validations=1",
-    ),
+    "train": (f"train TREE/train/good --out run --preset edge {SHORT}",),
+    "distill": (f"distill MODEL TREE/train/good --out taught {SHORT} --set data.size=64",),
     "evaluate": ("evaluate MODEL TREE --out e0", "evaluate ONNX TREE --out e1", "evaluate IR TREE --out e2"),
     "predict": ("predict MODEL TREE/test --out p0", "predict ONNX TREE/test --out p1", "predict IR TREE/test --out p2"),
     "import-weights": ("import-weights NAME.pckl NAME_seg.pckl --out published.safetensors",),
+    "export": ("export MODEL --data TREE --images 4 --force --precision int8 --out line.xml",),
+    "benchmark": ("benchmark MODEL --data TREE --images 2 --repeats 1 --only torch:fp32",),
     "info": ("info MODEL", "info ONNX", "info IR"),
+    "set": ("set line.xml threshold=0.9",),
 }
 """Every verb but `demo`, which is these in a row."""
 STRACE = shutil.which("strace")
@@ -56,7 +61,8 @@ def _heard(folder: Path, code: str, *arguments: str) -> str:
     traced = folder / "traced"
     command = [sys.executable, "-c", LISTEN + code, str(folder / "heard"), *arguments]
     if STRACE:
-        command = [STRACE, "--follow-forks", "--trace=connect,sendto,sendmsg,sendmmsg", f"--output={traced}", *command]
+        watch = ("--follow-forks", "--seccomp-bpf", "--trace=connect,sendto,sendmsg,sendmmsg")
+        command = [STRACE, *watch, f"--output={traced}", *command]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     heard = (folder / "heard").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +113,8 @@ def read_mask(path: Path, rule: Literal["half", "nonzero"] = "half") -> NDArray[
 
 
 def _read_bytes(path: Path, most: int = -1) -> bytes:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112, PTH113
+        raise ImageError(f"{path}: not a file to read, but a pipe or a device")  # which may have no end
     try:
         with Path(path).open("rb") as file:
             return file.read(most)

@@ -11,6 +11,8 @@ from draem.pixels import Images
 BackendName = Literal["auto", "torch", "onnxruntime", "openvino"]
 Device = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "intel-gpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
+MOST_AT_ONCE = 1024
+"""Threads or streams: beyond any machine's cores a runtime would only choke on them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Execution:
         for name, number in (("threads", self.threads), ("streams", self.streams)):
             if number is not None and number < 1:
                 raise ConfigError(f"{name} {number}: at least 1 is needed")
+            if number is not None and number > MOST_AT_ONCE:
+                raise ConfigError(f"{name} {number}: at most {MOST_AT_ONCE}; about one a core is the fastest")
 
 
 class Backend(Protocol):

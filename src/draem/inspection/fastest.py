@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -56,7 +57,10 @@ def open_fastest(openers: Mapping[str, Callable[[], Backend]], header: Header, e
     if len(opened) == 1:
         return opened[0]
     images = np.random.default_rng(0).random((1, header.channels, *header.config.data.size), np.float32)
-    best = min(opened, key=lambda backend: _seconds(backend, images))
+    times = [_seconds(backend, images) for backend in opened]
+    best = opened[times.index(min(times))]
+    if math.isinf(min(times)):
+        return best  # none runs it: what it says to the first image is said then
     _remember(key, best.name)
     return best
 
@@ -84,13 +88,19 @@ def _opened(openers: Iterable[Callable[[], Backend]]) -> tuple[list[Backend], li
 
 
 def _seconds(backend: Backend, images: Images) -> float:
-    """The shortest of some runs, after one that is not counted: what else the machine does only ever adds to it."""
-    backend.run(images)
+    """The shortest of some runs, after one that is not counted: what else the machine does only ever adds to it.
+
+    Of one that fails at it, without end: another may do.
+    """
     times: list[float] = []
-    while len(times) < _RUNS or sum(times) < _SECONDS:
-        started = time.perf_counter()
+    try:
         backend.run(images)
-        times.append(time.perf_counter() - started)
+        while len(times) < _RUNS or sum(times) < _SECONDS:
+            started = time.perf_counter()
+            backend.run(images)
+            times.append(time.perf_counter() - started)
+    except Exception:  # the runtimes' errors share no base but this
+        return math.inf
     return min(times)
 
 

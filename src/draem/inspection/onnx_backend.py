@@ -56,7 +56,8 @@ class OnnxBackend:
         device = _choose(execution, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        threads = execution.threads or usable_cores()
+        # With more threads than cores they wait for each other: with hundreds, without end. OpenVINO caps them itself.
+        threads = min(execution.threads or usable_cores(), usable_cores())
         if execution.threads or execution.streams > 1:
             # Runs share the session's pool, and each brings the thread that asks for it.
             options.intra_op_num_threads = max(1, threads - execution.streams + 1)
