@@ -37,7 +37,7 @@ from draem.deployment.benchmark.result import Benchmark, Row
 from draem.deployment.benchmark.run import benchmark
 from draem.deployment.benchmark.stopwatch import Latency, peak_memory, rate, timed
 from draem.deployment.benchmark.ways import Way, chosen, ways_to_run
-from draem.deployment.export import Export
+from draem.deployment.export import Export, export
 from draem.errors import ConfigError, DraemError
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
@@ -293,11 +293,10 @@ def test_exports_are_made_once_and_taken_again(
     model = tmp_path / "model.safetensors"
     shutil.copy(tiny_model, model)
     made: list[Path] = []
-    real = exports.export
 
     def spy(model: Path, out: Path, data: Path, **settings: Any) -> Export:
         made.append(out)
-        return real(model, out, data, **settings)
+        return export(model, out, data, **settings)
 
     monkeypatch.setattr(exports, "export", spy)
 
