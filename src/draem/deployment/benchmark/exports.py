@@ -6,9 +6,8 @@ from pathlib import Path
 
 from draem.data.layouts import read_layout
 from draem.deployment.benchmark.material import Material
-from draem.deployment.benchmark.ways import Format, WeightPrecision
-from draem.deployment.certificate import choose_images
-from draem.deployment.export import export
+from draem.deployment.certificate import WeightPrecision, choose_images
+from draem.deployment.export import Format, export
 from draem.errors import DraemError, MissingExtraError, ModelFileError
 from draem.modelfile import Header, read_header
 from draem.modelfile.openvino import weights_file
