@@ -24,11 +24,12 @@ from conftest import Outcome
 from draem.config import Config
 from draem.data.layouts import read_layout
 from draem.data.samples import Sample, stratified
+from draem.deployment import graph
 from draem.deployment.benchmark import exports, process
 from draem.deployment.benchmark.figures import figures_of
 from draem.deployment.benchmark.job import Accuracy, Figures, Job, Rate
 from draem.deployment.benchmark.machine import in_words, machine
-from draem.deployment.benchmark.material import TIMED_IMAGES, of_dataset, rendered
+from draem.deployment.benchmark.material import TIMED_IMAGES, Material, of_dataset, rendered
 from draem.deployment.benchmark.measure import measure
 from draem.deployment.benchmark.plot import latency_plot
 from draem.deployment.benchmark.process import measure_apart
@@ -36,10 +37,11 @@ from draem.deployment.benchmark.result import Benchmark, Row
 from draem.deployment.benchmark.run import benchmark
 from draem.deployment.benchmark.stopwatch import Latency, peak_memory, rate, timed
 from draem.deployment.benchmark.ways import Way, chosen, ways_to_run
+from draem.deployment.export import Export, export
 from draem.errors import ConfigError, DraemError
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
-from draem.modelfile import Artefact, read_header
+from draem.modelfile import Artefact, edit_header, read_header
 from draem.pixels import Images
 from draem.tables import benchmark_table
 from tiny import write_tiny_model
@@ -286,20 +288,31 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(
 def test_exports_are_made_once_and_taken_again(
     tiny_model: Path, tiny_onnx: Path, tiny_ir: Path, woven_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the model has another threshold."""
+    """Until the model has another threshold, or the data are others, which int8 takes its ranges from."""
+    monkeypatch.setattr(graph, "onnx_graph", lambda *arguments: tiny_onnx.read_bytes())
+    model = tmp_path / "model.safetensors"
+    shutil.copy(tiny_model, model)
     made: list[Path] = []
 
-    def fake_export(model: Path, out: Path, to: str, precision: str, material: object) -> None:
+    def spy(model: Path, out: Path, data: Path, **settings: Any) -> Export:
         made.append(out)
-        shutil.copy(tiny_onnx, out)
+        return export(model, out, data, **settings)
 
-    monkeypatch.setattr(exports, "_export", fake_export)
-    header, material = read_header(tiny_model), of_dataset(woven_tree, "auto", None, 1)
-    paths = [exports.exported(tiny_model, header, "onnx", "fp32", tmp_path, material) for _ in range(2)]
-    assert made == paths[:1]
-    moved = header.model_copy(update={"thresholds": None})
-    exports.exported(tiny_model, moved, "onnx", "fp32", tmp_path, material)
-    assert made == paths
+    monkeypatch.setattr(exports, "export", spy)
+
+    def ask(material: Material) -> None:
+        exports.exported(model, read_header(model), "onnx", "fp32", tmp_path, material)
+
+    labelled, other = of_dataset(woven_tree, "auto", None, 1), rendered(read_header(model).config.data, tmp_path / "i")
+    ask(labelled)
+    ask(labelled)
+    assert len(made) == 1
+    ask(other)
+    ask(other)
+    assert len(made) == 2
+    edit_header(model, read_header(model).model_copy(update={"thresholds": None}))
+    ask(other)
+    assert len(made) == 3
     assert exports.size_of(tiny_ir) == tiny_ir.stat().st_size + tiny_ir.with_suffix(".bin").stat().st_size
 
 

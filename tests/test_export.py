@@ -17,7 +17,7 @@ import pytest
 from onnx import numpy_helper
 
 import draem
-from draem.deployment import graph
+from draem.deployment import graph, material, quantise
 from draem.deployment.export import Format, certificate_file, export
 from draem.errors import DataError, DraemError, MissingExtraError, ParityError
 from draem.evaluation.evaluate import evaluate
@@ -84,6 +84,35 @@ def test_what_is_written(tiny_model: Path, woven_tree: Path, tmp_path: Path, to:
     assert beside["weights_sha256"] == made.header.sha256
     assert made.certificate.execution.startswith("onnxruntime" if to == "onnx" else "openvino")
     assert (made.certificate.flips, made.certificate.forced, made.warnings) == (0, False, [])
+
+
+@pytest.mark.parametrize("to", NAMES)
+def test_int8_is_compared_as_it_is_written_or_leaves_nothing(
+    tiny_model: Path, woven_tree: Path, tmp_path: Path, to: Format, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate's scores are those of the file, run again; below what it differs by, it is refused."""
+    monkeypatch.setattr(quantise, "_ROUNDS", 1)
+    monkeypatch.setattr(material, "CALIBRATED", 8)
+    monkeypatch.setattr(material, "JUDGED", 4)
+    out = tmp_path / "line" / NAMES[to]
+    given = ("export", tiny_model, "--data", woven_tree, "--precision", "int8", "--images", 4, "--out", out)
+    refused = run_cli(*given, "--tolerance", "map_mean=1e-9")
+    assert (refused.code, refused.out) == (1, "")
+    assert "use --precision fp16, allow more with --tolerance" in refused.err.splitlines()[-1]
+    assert _left(tmp_path) == []
+    forced = run_cli(*given, "--force")
+    assert forced.code == 0, forced.err
+    header = read_model(out).header
+    assert header.artefact is not None
+    assert header.artefact.certificate is not None
+    assert header.artefact.precision == "int8"
+    assert "simulated anomaly" in header.artefact.quantised_on
+    certificate = header.artefact.certificate
+    assert "in int8" in certificate.execution
+    assert certificate.map_mean > 0
+    detector = Detector.load(out, backend="onnxruntime" if to == "onnx" else "openvino")
+    for row in certificate.images:
+        assert detector.predict(woven_tree / row.name).score == pytest.approx(row.score_after, abs=1e-6)
 
 
 @pytest.mark.usefixtures("drawn")

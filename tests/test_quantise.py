@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +15,11 @@ import pytest
 import torch
 
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, split_good
+from draem.data.samples import Dataset, Sample, split_good
+from draem.deployment import material
 from draem.deployment.formats import OnnxFormat, OpenvinoFormat
 from draem.deployment.graph import onnx_graph
-from draem.deployment.material import draw_material
+from draem.deployment.material import Simulations, draw_material
 from draem.deployment.quantise import BUDGET, Quantised, damage, quantise
 from draem.deployment.rounding import fragility
 from draem.errors import DataError
@@ -112,21 +115,41 @@ def test_onnx_runtime_multiplies_in_int8(made: dict[str, Quantised], tmp_path: P
 
 
 def test_material_is_from_good_images_and_says_so(network: tuple[Draem, Header], good: Dataset) -> None:
-    material = draw_material(network[1], good, lambda done, total: None)
+    drawn = draw_material(network[1], good, lambda done, total: None)
     again = draw_material(network[1], good, lambda done, total: None)
-    np.testing.assert_array_equal(material.calibration.images, again.calibration.images)
-    for part in (material.calibration, material.judging):
+    np.testing.assert_array_equal(drawn.calibration.images, again.calibration.images)
+    for part in (drawn.calibration, drawn.judging):
         assert 0 < part.masks.any((1, 2)).sum() < len(part.masks)
-    assert "simulated anomaly" in material.said
+    assert "simulated anomaly" in drawn.said
     config = network[1].config
     split = split_good(good.train_good, config.data.select_share, config.data.calibrate_share, config.training.seed)
-    assert f"{len(split.train)} good ones" in material.said
+    assert f"{len(split.train)} good ones" in drawn.said
 
 
 def test_no_good_images(network: tuple[Draem, Header], good: Dataset) -> None:
     only_test = Dataset(good.root, good.layout, good.test)
-    with pytest.raises(DataError, match="no good images"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(good.root))}: no good images .* use --precision fp16$"):
         draw_material(network[1], only_test, lambda done, total: None)
+
+
+def test_material_is_of_all_categories(
+    network: tuple[Draem, Header], good: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more images than are wanted those at the end of the names count, too."""
+    monkeypatch.setattr(material, "CALIBRATED", 4)
+    monkeypatch.setattr(material, "JUDGED", 1)
+    read: list[str] = []
+
+    def simulate(header: Header, samples: tuple[Sample, ...], count: int, *_: object) -> Simulations:
+        read.extend(sample.category for sample in samples)
+        assert len(samples) == count
+        return Simulations(np.zeros((count, 3, 1, 1), np.float32), np.zeros((count, 1, 1), bool))
+
+    monkeypatch.setattr(material, "_simulate", simulate)
+    one = good.train_good[0]
+    many = (replace(one, name=f"{kind}/{n}", category=kind) for kind in ("bolt", "nut") for n in range(20))
+    draw_material(network[1], replace(good, samples=tuple(many)), lambda done, total: None)
+    assert set(read[:4]) == {"bolt", "nut"}
 
 
 def _with_outlier(network: Draem) -> Draem:

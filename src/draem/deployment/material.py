@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.data.samples import Dataset, Sample, split_good
+from draem.errors import DataError
 from draem.modelfile import Header
 from draem.pixels import Images
 from draem.simulation.batch import load_batch, load_regions
@@ -51,9 +52,14 @@ def draw_material(header: Header, dataset: Dataset, progress: Callable[[int, int
         DataError: the data set has no good images outside of its test split, or none can be read.
     """
     config = header.config
+    if not dataset.train_good:
+        raise DataError(
+            f"{dataset.root}: no good images to train with, which int8 takes its ranges from; "
+            "give a data set that has some, or use --precision fp16"
+        )
     split = split_good(dataset.train_good, config.data.select_share, config.data.calibrate_share, config.training.seed)
     held_out = split.select or split.calibrate or split.train
-    parts = [split.train[:CALIBRATED], held_out[:JUDGED]]
+    parts = [_spread(split.train, CALIBRATED), _spread(held_out, JUDGED)]
     files = sum(len(part) for part in parts)
     calibration = _simulate(header, parts[0], CALIBRATED, _CALIBRATION_STEP, lambda done, _: progress(done, files))
     judging = _simulate(header, parts[1], JUDGED, _JUDGING_STEP, lambda done, _: progress(len(parts[0]) + done, files))
@@ -63,6 +69,12 @@ def draw_material(header: Header, dataset: Dataset, progress: Callable[[int, int
         f"{len(parts[1])} others"
     )
     return Material(calibration, judging, said)
+
+
+def _spread(samples: tuple[Sample, ...], most: int) -> tuple[Sample, ...]:
+    """At most so many of them, evenly spaced by name: of several categories or days some of each."""
+    count = min(len(samples), most)
+    return tuple(samples[place * len(samples) // count] for place in range(count))
 
 
 def _simulate(

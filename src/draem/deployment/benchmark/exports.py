@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from draem.data.layouts import read_layout
 from draem.deployment.benchmark.material import Material
-from draem.deployment.benchmark.ways import Format, WeightPrecision
-from draem.deployment.export import export
+from draem.deployment.certificate import WeightPrecision, choose_images
+from draem.deployment.export import Format, export
 from draem.errors import DraemError, MissingExtraError, ModelFileError
 from draem.modelfile import Header, read_header
 from draem.modelfile.openvino import weights_file
@@ -25,7 +26,7 @@ def exported(
     """
     suffix = "onnx" if to == "onnx" else "xml"
     out = folder / f"{model.stem}-{precision}.{suffix}"
-    if not _is_export_of(out, header):
+    if not _is_export_of(out, header, material):
         try:
             _export(model, out, to, precision, material)
         except ModuleNotFoundError as error:
@@ -54,13 +55,21 @@ def _export(model: Path, out: Path, to: Format, precision: WeightPrecision, mate
     )
 
 
-def _is_export_of(path: Path, header: Header) -> bool:
-    """Whether a file is there that was exported from just this model, threshold and all."""
+def _is_export_of(path: Path, header: Header, material: Material) -> bool:
+    """Whether a file is there that was exported from just this model, threshold and all, with the same data.
+
+    Int8 takes its ranges from the data, and the certificate is about its images.
+    """
     if not path.exists():
         return False
     try:
         found = read_header(path)
     except ModelFileError:
         return False
-    from_it = found.artefact is not None and found.artefact.source_sha256 == header.sha256
-    return from_it and found.model_copy(update={"artefact": None, "sha256": header.sha256}) == header
+    artefact = found.artefact
+    if artefact is None or artefact.source_sha256 != header.sha256 or artefact.certificate is None:
+        return False
+    dataset = read_layout(material.data, material.layout, material.category)
+    compared_on = choose_images(dataset, _COMPARED, header.config).in_words
+    same_data = artefact.certificate.compared_on.startswith(compared_on)
+    return same_data and found.model_copy(update={"artefact": None, "sha256": header.sha256}) == header

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from draem.deployment.certificate import WeightPrecision
+from draem.deployment.export import Format
 from draem.errors import ConfigError
 from draem.inspection.backends import RUNS
 from draem.inspection.execution import BackendName, Precision
 from draem.modelfile import Header
-
-Format = Literal["onnx", "openvino"]
-WeightPrecision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
