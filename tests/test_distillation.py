@@ -322,6 +322,11 @@ def test_an_exported_teacher_is_one_line(teacher: Path, parts: Path, tmp_path: P
         ),
         ({}, {"data.value_range": [0, 100]}, "--set data.value_range=null"),
         ({"data__fit": "letterbox"}, {}, "--set data.fit=letterbox"),
+        (
+            {"data__fit": "tiles", "data__overlap": 32},
+            {},
+            "--set data.fit=tiles --set data.overlap=32",
+        ),
     ],
 )
 def test_a_teacher_of_other_images_says_how_to_train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,18 @@ def test_files_hold_what_memory_holds(parts: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(mapped.views(np.arange(3), draws), ram.views(np.arange(3), draws))
         assert mapped.highest == ram.highest == 255
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_many_images_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have about a thousand files open; data sets have more images."""
+    made: list[int] = []
+    mkstemp = tempfile.mkstemp
+    monkeypatch.setattr(tempfile, "mkstemp", lambda **given: (made.append(1), mkstemp(**given))[1])
+    for index in range(40):
+        write_image(tmp_path / f"{index:02d}.png", np.full((100, 200 + index, 3), index, np.uint8))
+    with bank_of(tmp_path, memory_limit_mb=1) as bank:
+        assert len(made) == 2, "2.5 MB, of which one is in RAM"
+        assert [int(bank[place].mean()) for place in range(40)] == list(range(40))
 
 
 def test_tiles_do_not_depend_on_how_a_batch_is_divided(parts: Path) -> None:

@@ -167,7 +167,9 @@ def _decode_picture(data: bytes, header: ImageHeader) -> NDArray[Any] | None:
         return None  # more pixels than OpenCV takes, or than there is memory for
     if pixels is None or pixels.ndim == 2:
         return pixels
-    return pixels[..., 0] if header.colour == "grey" else pixels[..., 2::-1]  # grey with alpha may come as colours
+    if header.colour == "grey":  # grey with alpha may come as colours
+        return pixels[..., 0]
+    return cv2.merge(cv2.split(pixels)[2::-1])  # of any depth; several times faster than a copy of turned channels
 
 
 @cache

@@ -28,6 +28,8 @@ from draem.images import extend, fit_image, read_pixels
 from draem.pixels import Pixels
 
 Progress = Callable[[int, int], None]
+_CLAIMED = 256 * 2**20
+"""Bytes of disc that are claimed at once for images of any size."""
 
 
 class ImageBank:
@@ -179,21 +181,32 @@ class _SharedRoom:
 
 
 class _OwnRooms:
-    """Room for images of any size: in RAM up to the limit, each in a temporary file of its own beyond."""
+    """Room for images of any size: in RAM up to the limit, many in one temporary file beyond.
+
+    A file for each would need an open one for each, of which a process has about a thousand.
+    """
 
     def __init__(self, count: int, config: DataConfig, cache: Path | None) -> None:
         self.images: list[Pixels] = [np.empty((0, 0, 0), np.uint8)] * count
         self._left, self._cache, self._lock = config.memory_limit_mb * 2**20, cache, Lock()
+        self._claimed = min(self._left, _CLAIMED)
+        self._free: Pixels = np.empty(0, np.uint8)
 
     def put(self, row: int, pixels: Pixels) -> None:
         with self._lock:
             fits = pixels.nbytes <= self._left
             self._left -= pixels.nbytes if fits else 0
+            place = pixels if fits else self._place(pixels.nbytes).view(pixels.dtype).reshape(pixels.shape)
         if not fits:
-            store = _on_disc(pixels.shape, pixels.dtype, self._cache)
-            store[...] = pixels
-            pixels = store
-        self.images[row] = pixels
+            place[...] = pixels
+        self.images[row] = place
+
+    def _place(self, needed: int) -> Pixels:
+        """Bytes in a temporary file; in a new one where the last has too few left."""
+        if needed > len(self._free):
+            self._free = _on_disc((max(needed, self._claimed),), np.dtype(np.uint8), self._cache)
+        place, self._free = self._free[:needed], self._free[needed:]
+        return place
 
 
 def view_corners(shapes: NDArray[np.int64], size: tuple[int, int], draws: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -211,7 +224,7 @@ def _on_disc(shape: tuple[int, ...], dtype: np.dtype[Any], cache: Path | None) -
         free = shutil.disk_usage(folder).free
         if free < needed:
             shallower = ", set data.depth=8" if dtype.itemsize > 1 else ""
-            what, smaller = (f"{shape[0]} images", ", make data.size smaller") if len(shape) == 4 else ("an image", "")
+            what, smaller = (f"{shape[0]} images", ", make data.size smaller") if len(shape) == 4 else ("images", "")
             raise DataError(
                 f"{folder}: {what} need {needed / 2**20:.0f} MB of disc, {free / 2**20:.0f} MB are free: "
                 f"raise data.memory_limit_mb{smaller}{shallower}, or free some space"

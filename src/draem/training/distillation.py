@@ -58,6 +58,10 @@ class Teacher:
         known, given = _how_images_come(self.header.config.data), _how_images_come(student)
         wrong = [f"--set data.{name}={value}" for name, value in known.items() if given[name] != value]
         if wrong:
+            theirs = self.header.config.data
+            if theirs.fit == "tiles" and theirs.overlap != student.overlap:
+                # The network does not see it, but what the student has may be too large for these tiles.
+                wrong.append(f"--set data.overlap={theirs.overlap}")
             raise ConfigError(
                 f"teacher {self.path}: was trained on images that come in another way; train with {' '.join(wrong)}"
             )
