@@ -101,9 +101,15 @@ def test_files_hold_what_memory_holds(parts: Path, tmp_path: Path) -> None:
 
 def test_many_images_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may have about a thousand files open; data sets have more images."""
-    made: list[int] = []
+    made: list[str] = []
     mkstemp = tempfile.mkstemp
-    monkeypatch.setattr(tempfile, "mkstemp", lambda **given: (made.append(1), mkstemp(**given))[1])
+
+    def counted(**given: Any) -> tuple[int, str]:
+        found = mkstemp(**given)
+        made.append(found[1])
+        return found
+
+    monkeypatch.setattr(tempfile, "mkstemp", counted)
     for index in range(40):
         write_image(tmp_path / f"{index:02d}.png", np.full((100, 200 + index, 3), index, np.uint8))
     with bank_of(tmp_path, memory_limit_mb=1) as bank:
