@@ -276,7 +276,7 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(
     assert list(reasons) == TRAINED
     assert reasons["torch:fp32"] == ""
     assert reasons["torch:bf16"] == "no bf16 here"
-    assert reasons["onnxruntime:fp32"] == "onnxscript is not installed: run  pip install 'draem[export]'"
+    assert reasons["onnxruntime:fp32"] == "onnxscript is not installed: run pip install 'draem[export]'"
     assert reasons["openvino:int8"] == "cannot be exported to openvino in int8: no such operation"
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(benchmark_table(found))

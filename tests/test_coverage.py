@@ -283,7 +283,7 @@ def test_without_matplotlib_the_rest_is_written(
     done = run_cli("simulate", woven_tree, "--out", tmp_path / "x.png", *QUICK, "--compare")
     assert done.code == 0
     (said,) = [line for line in done.err.splitlines() if "left out" in line]
-    assert said == "left out: plots: matplotlib is not installed: run  pip install 'draem[report]'"
+    assert said == "left out: plots: matplotlib is not installed: run pip install 'draem[report]'"
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x-components.png", "x-coverage.json"}
 
 

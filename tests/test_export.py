@@ -353,5 +353,5 @@ def test_missing_packages(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     images = write_noise(tmp_path / "images", 2)
-    with pytest.raises(MissingExtraError, match=rf"{package} is not installed: run  pip install 'draem\[export\]'"):
+    with pytest.raises(MissingExtraError, match=rf"{package} is not installed: run pip install 'draem\[export\]'"):
         export(tiny_model, tmp_path / name, images, precision=precision)

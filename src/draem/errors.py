@@ -49,5 +49,6 @@ class ParityError(DraemError):
 class MissingExtraError(DraemError):
     """A package is missing that one of the extras installs."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: run  pip install 'draem[{extra}]'")
+    def __init__(self, package: str, extra: str, instead: str = "") -> None:
+        more = f", {instead}" if instead else ""
+        super().__init__(f"{package} is not installed: run pip install 'draem[{extra}]'{more}")

@@ -127,7 +127,8 @@ def header_rows(header: Header) -> dict[str, str]:
 def changed_rows(before: Header, after: Header) -> list[str]:
     """A line for each row of `header_rows` that two headers of one model do not share."""
     rows = header_rows(before), header_rows(after)
-    names = [name for name in rows[0] | rows[1] if rows[0].get(name) != rows[1].get(name)]
+    moved = {"region"} if before.region != after.region else set()  # another one may read the same
+    names = [name for name in rows[0] | rows[1] if name in moved or rows[0].get(name) != rows[1].get(name)]
     return [printable(f"{name}: {rows[0].get(name, 'none')} → {rows[1].get(name, 'none')}") for name in names]
 
 

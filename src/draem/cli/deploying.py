@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from draem.cli.options import Category, DeviceOption, Json, LayoutName, Model, ThreadsOption, execution
+from draem.cli.options import Category, DeviceOption, Json, LayoutName, ThreadsOption, execution
 from draem.cli.speaking import finish, message, refuse_file
 from draem.errors import MissingExtraError
 
 
 def export(
-    model: Model,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model: RUN/model.safetensors.")],
     data: Annotated[Path, typer.Option("--data", metavar="DATA", help="A data set: its images are compared on.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="NAME.onnx, or NAME.xml (with NAME.bin).")],
     to: Annotated[str | None, typer.Option("--to", help="onnx, openvino; unless told, as FILE ends.")] = None,

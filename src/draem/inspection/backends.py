@@ -70,7 +70,7 @@ def _open_torch(path: Path, execution: Execution) -> tuple[Backend, Header]:
     try:
         from draem.inspection.torch_backend import TorchBackend, choose_device
         from draem.network.weights import load_model
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train") from None
+    except ModuleNotFoundError:
+        raise MissingExtraError("torch", "train", "or export the model where it is (draem export)") from None
     network, header = load_model(path)
     return TorchBackend(network, choose_device(execution.device), execution), header

@@ -122,7 +122,7 @@ def _region(header: Header, given: dict[str, RegionOfInterest | None]) -> Region
         ignored = given["ignore"] or RegionOfInterest()
         region = _checked("ignore", {"inspect": region.inspect, "ignore": ignored.inspect})
     if not draw_region(region, header.config.data.size).any():
-        raise ConfigError("region: with what is ignored, it leaves nothing to inspect")
+        raise ConfigError("region and ignore: together they leave nothing to inspect")
     return region if region.inspect or region.ignore else None
 
 

@@ -65,6 +65,8 @@ def find_images(patterns: Sequence[str], out: Path | None = None) -> list[Path]:
         if out is not None:
             matches = [match for match in matches if not _written(match, out)]
         if not matches:
+            if path.is_dir():
+                raise DataError(f"{pattern}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)})")
             raise DataError(f"{pattern}: no such image, folder of images or pattern")
         for match in matches:
             found.setdefault(_absolute(match), match)

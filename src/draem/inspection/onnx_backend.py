@@ -36,7 +36,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise ConfigError("backend onnxruntime: it is not installed; run  pip install onnxruntime") from None
+        raise ConfigError("backend onnxruntime: it is not installed; run pip install onnxruntime") from None
     onnxruntime.disable_telemetry_events()  # where the caller has loaded it before
     return onnxruntime
 
@@ -126,7 +126,7 @@ def _choose(execution: Execution, installed: list[str]) -> str:
     provider, package = _PROVIDERS[device]
     if provider not in installed:
         raise ConfigError(
-            f"device {device}: this ONNX Runtime has no {provider}; run  pip uninstall onnxruntime  and  "
+            f"device {device}: this ONNX Runtime has no {provider}; run pip uninstall onnxruntime and "
             f"pip install {package}"
         )
     if execution.precision != "fp32" and device != "tensorrt":

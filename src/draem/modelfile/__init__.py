@@ -90,7 +90,10 @@ def refuse_no_file(path: Path) -> None:
     if not there and os.path.exists(path.parent / "checkpoint.safetensors"):  # noqa: PTH110
         raise ModelFileError(f"{path}: no such file: the run in {path.parent} is not finished; train with --resume")
     if not there:
-        raise ModelFileError(f"{path}: no such file; training writes RUN/model.safetensors")
+        writes = (
+            "draem export writes them" if path.suffix in (".onnx", ".xml") else "training writes RUN/model.safetensors"
+        )
+        raise ModelFileError(f"{path}: no such file; {writes}")
 
 
 def _container(path: Path) -> ModuleType:

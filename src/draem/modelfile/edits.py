@@ -10,7 +10,7 @@ from pathlib import Path
 from draem.modelfile import edit_header, read_header
 from draem.modelfile.header import Artefact, Certificate, Header, RegionOfInterest, Thresholds
 
-STALE = "the region of interest was set by hand since; export again with --data for new figures"
+STALE = "the region of interest was set by hand since; for new figures set it on the trained model, and export that"
 
 
 def change_header(path: Path, change: Callable[[Header], Header]) -> tuple[Header, Header]:

@@ -57,7 +57,7 @@ def benchmark(
         measure: what measures one way.
 
     Raises:
-        DraemError: the model or the data cannot be read. What goes wrong in one way is the reason in its row.
+        DraemError: the model or the data cannot be read, or no way works; what goes wrong in one is its reason.
     """
     header = read_header(model)
     ways = chosen(ways_to_run(model, header), only)
@@ -78,6 +78,8 @@ def benchmark(
             for entry in entries:
                 progress(next(steps), total)
                 entry.take(measure, job, execution, material.accuracy)
+        if all(entry.reason for entry in entries):
+            raise DraemError(f"{model}: cannot be run in any of these ways; {entries[0].way.name}: {entries[0].reason}")
         rows = [entry.row() for entry in entries]
     progress(total, total)
     return Benchmark(str(model), material.words, found, rows)
