@@ -354,7 +354,7 @@ def test_predicting_twice_does_not_inspect_the_pictures(run_cli: Run, tiny_model
         ("predict PHOTO PHOTO --out OUT", "import-weights"),
         ("predict MODEL NONE --out OUT", "no such image"),
         ("predict MODEL NONE*.png --out OUT", "no such image"),
-        ("predict MODEL EMPTY --out OUT", "no such image"),
+        ("predict MODEL EMPTY --out OUT", "no images in it"),
         ("predict MODEL PHOTO --out FILE", "--out is a folder"),
         ("predict MODEL PHOTO --out FILE/out", "FILE/out"),
         ("predict MODEL PHOTO --out OUT --device gpu", "--device gpu"),

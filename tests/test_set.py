@@ -236,6 +236,17 @@ def test_flips_are_counted_anew(tmp_path: Path, reject: float, review: float | N
     assert _stored(model) == _certificate(flips=None)
 
 
+def test_a_region_as_large_elsewhere_is_told(tmp_path: Path, run_cli: Run) -> None:
+    model = _exported(tmp_path / "model.xml")
+    mask = np.zeros((6, 8), bool)
+    mask[:, :4] = True
+    run_cli("set", model, f"region={_draw(tmp_path / 'left.png', mask)}")
+    done = run_cli("set", model, f"region={_draw(tmp_path / 'right.png', ~mask)}")
+    assert done.out.startswith("region: ")
+    again = run_cli("set", model, f"region={tmp_path / 'right.png'}")
+    assert again.out == "nothing changed\n"
+
+
 def test_another_region_makes_a_certificate_stale(tmp_path: Path, run_cli: Run) -> None:
     model = _exported(tmp_path / "model.xml")
     mask = np.zeros((6, 8), bool)
@@ -243,9 +254,9 @@ def test_another_region_makes_a_certificate_stale(tmp_path: Path, run_cli: Run) 
     set_values(model, ["region=none"])
     assert _stored(model).stale == "", "nothing changed"
     done = run_cli("set", model, f"region={_draw(tmp_path / 'mask.png', mask)}")
-    assert "export again with --data" in done.out
+    assert "set it on the trained model, and export that" in done.out
     assert _stored(model).stale
-    assert "export again with --data" in run_cli("info", model).out
+    assert "set it on the trained model" in run_cli("info", model).out
     set_values(model, ["threshold=0.9", "region=none"])
     assert _stored(model).stale, "the figures are still those of another region and its scores"
 
