@@ -76,7 +76,7 @@ def test_the_whole_way(tiny_onnx: Path, woven_tree: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("predict MODEL IMAGE --out OUT", "torch is not installed: run pip install 'draem[train]'"),
+        ("predict MODEL IMAGE --out OUT", "is not installed: run pip install 'draem[train]'"),
         ("predict IR IMAGE --out OUT", "openvino is not installed: run pip install 'draem[openvino]'"),
         ("predict ONNX IMAGE --out OUT --backend openvino", "pip install 'draem[openvino]'"),
         ("train FOLDER --out OUT --preset edge", "pip install 'draem[train]'"),
