@@ -123,10 +123,9 @@ def _header_of(model: Path, **settings: object) -> Header:
 def test_detectors_agree_whatever_the_images(
     models: dict[str, Path], tmp_path: Path, settings: dict[str, Any], dtype: type
 ) -> None:
-    reference = Detector.load(models["torch"], "cpu")
     content = onnx.read_model(models["onnxruntime"]).content
     onnx.write_model(tmp_path / "model.onnx", _header_of(models["onnxruntime"], **settings), content)
-    reference.header = _header_of(models["torch"], **settings)
+    reference = Detector(Detector.load(models["torch"], "cpu").backend, _header_of(models["torch"], **settings))
     rng = np.random.default_rng(0)
     highest = 4096 if "data.value_range" in settings else np.iinfo(dtype).max
     images = [rng.integers(0, highest, (*shape, 3), dtype=dtype) for shape in ((50, 90), (64, 64), (200, 30))]
@@ -350,7 +349,7 @@ def test_graphs_that_are_other_than_the_header_says(tiny_onnx: Path, tmp_path: P
     for header in other:
         path = tmp_path / "model.onnx"
         onnx.write_model(path, header, sealed.content)
-        with pytest.raises(ModelFileError, match="graph does not take image"):
+        with pytest.raises(ModelFileError, match="its graph has image .*; its header says"):
             open_backend(path, _execution(name))
 
 
