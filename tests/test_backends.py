@@ -349,7 +349,7 @@ def test_graphs_that_are_other_than_the_header_says(tiny_onnx: Path, tmp_path: P
     for header in other:
         path = tmp_path / "model.onnx"
         onnx.write_model(path, header, sealed.content)
-        with pytest.raises(ModelFileError, match="its graph has image .*; its header says"):
+        with pytest.raises(ModelFileError, match=r"its graph has image .*; its header says"):
             open_backend(path, _execution(name))
 
 
