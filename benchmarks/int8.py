@@ -33,6 +33,8 @@ from draem.network.draem import Draem, anomaly_map
 from draem.network.weights import load_model
 from draem.pixels import Images
 
+_SETTLE = 0.2
+"""Seconds between two runs: a runtime's threads go on spinning for a while, at the cost of the next one's."""
 _NO_LIMIT = Damage(math.inf, math.inf, math.inf, 2**31)
 
 
@@ -116,6 +118,7 @@ def measure(rows: list[Row], shape: tuple[int, ...], repeats: int) -> None:
     images = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
     for repeat in range(repeats + 1):
         for row in rows:
+            time.sleep(_SETTLE)
             start = time.perf_counter()
             row.run(images)
             if repeat:
@@ -141,11 +144,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="good images to calibrate on; labelled ones to judge")
     parser.add_argument("--only", nargs="+", default=[], metavar="WAY", help="such as 'torch fp32 eager'")
     parser.add_argument("--judge", nargs="*", metavar="WAY", help="ways whose answers are judged; all unless told")
+    parser.add_argument("--base", type=Path, help="another model, run in eager torch alone, for the ratios")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     dataset = read_layout(given.data, "auto", None)
     rows: list[Row] = []
+    if given.base:
+        network, header = load_model(given.base)
+        rows.append(Row(given.base.stem, "torch fp32 eager", _eager(network), []))
+        measure(rows, (header.channels, *header.config.data.size), given.repeats)
     for path in given.models:
         some, header = ways(path, dataset, given.only)
         measure(some, (header.channels, *header.config.data.size), given.repeats)
