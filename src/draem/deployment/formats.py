@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from draem.deployment.graph import INPUT, silent
+from draem.deployment.graph import silent
 from draem.errors import MissingExtraError
 from draem.inspection.onnx_backend import import_onnxruntime
 from draem.inspection.openvino_backend import import_openvino
+from draem.inspection.signature import INPUT
 from draem.pixels import Images
 
 Run = Callable[[Images], Images]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from draem.inspection.signature import INPUT, OUTPUTS
 from draem.network.draem import Draem
 
-INPUT, OUTPUTS = "image", ("anomaly_map", "reconstruction")
 _OPSET = 18
 
 

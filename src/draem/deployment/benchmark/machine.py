@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from draem.inspection.processor import processor_name, usable_cores
 
 _PACKAGES = ("draem", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 
@@ -16,10 +17,9 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
     Take it before the work, which is a load itself.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": processor(),
-        "cores": cores,
+        "processor": processor_name(),
+        "cores": usable_cores(),
         "threads": threads,
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
@@ -36,15 +36,6 @@ def in_words(found: dict[str, Any]) -> str:
         return words
     busy = load > 0.25 * found["cores"]
     return f"{words}, load average before {load:g}{': a busy machine, figures are too slow' if busy else ''}"
-
-
-def processor() -> str:
-    """The model's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _versions() -> dict[str, str]:
