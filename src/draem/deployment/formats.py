@@ -16,8 +16,8 @@ from draem.inspection.openvino_backend import import_openvino
 from draem.inspection.signature import INPUT
 from draem.pixels import Images
 
-Run = Callable[[Images], Images]
-"""A batch of images → their anomaly maps."""
+Run = Callable[[Images], tuple[Images, Images]]
+"""A batch of images → their anomaly maps and reconstructions, as `draem.inspection.execution.Backend.run` has it."""
 
 
 class Int8Format(Protocol):
@@ -72,7 +72,12 @@ class OpenvinoFormat:
         """See `Int8Format`."""
         compiled = self._openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         request = compiled.create_infer_request()
-        return lambda images: np.array(request.infer({0: images})[0])
+
+        def run(images: Images) -> tuple[Images, Images]:
+            found = request.infer({0: images})
+            return np.array(found[0]), np.array(found[1])
+
+        return run
 
     def written(self, model: Any) -> tuple[bytes, bytes]:
         """See `Int8Format`."""
@@ -109,7 +114,12 @@ class OnnxFormat:
         options.log_severity_level = 4
         content = model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return lambda images: np.asarray(session.run(None, {INPUT: images})[0])
+
+        def run(images: Images) -> tuple[Images, Images]:
+            maps, reconstructions = session.run(None, {INPUT: images})
+            return np.asarray(maps), np.asarray(reconstructions)
+
+        return run
 
     def written(self, model: Any) -> tuple[bytes, bytes]:
         """See `Int8Format`."""

@@ -21,18 +21,11 @@ _OPSET = 18
 
 
 class InspectionGraph(nn.Module):
-    """The network as it inspects; in half precision it still takes and gives float32.
-
-    The last convolution gives the difference of its two logits, of which the map is the sigmoid: by its weights'
-    difference, so at half the work.
-    """
+    """The network as it inspects; in half precision it still takes and gives float32."""
 
     def __init__(self, network: Draem, half: bool = False) -> None:
         super().__init__()
-        self.network = _folded(network)
-        if self.network.parts != "reconstructive":
-            last = self.network.discriminative.decoder_segment.fin_out
-            last[0] = _difference(last[0])
+        self.network = folded(network)
         if half:
             self.network.half()
         self.half_precision = half
@@ -74,10 +67,12 @@ def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int 
     return content
 
 
-def _folded(network: Draem) -> Draem:
-    """A copy with each BatchNorm in the convolution before it.
+def folded(network: Draem) -> Draem:
+    """A copy with each BatchNorm in the convolution before it, and one logit; of such a copy: a copy.
 
-    Folded only after halving, the weights would be rounded twice: measured, maps then differ four times as much.
+    Folded only after halving, the weights would be rounded twice: measured, maps then differ four times as much. The
+    last convolution gives the difference of its two logits, of which the map is the sigmoid: by its weights'
+    difference, so at half the work.
     """
     network = copy.deepcopy(network)
     for module in network.modules():
@@ -85,13 +80,18 @@ def _folded(network: Draem) -> Draem:
             for index, (first, second) in enumerate(pairwise(module)):
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                     module[index], module[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    if network.parts != "reconstructive":
+        last = network.discriminative.decoder_segment.fin_out
+        last[0] = _difference(last[0])
     return network
 
 
 def _difference(logits: nn.Module) -> nn.Conv2d:
-    """One output, the second less the first, of a convolution with these two."""
+    """One output, the second less the first, of a convolution with these two; one with one output as it is."""
     assert isinstance(logits, nn.Conv2d)
     assert logits.bias is not None
+    if logits.out_channels == 1:
+        return logits
     difference = nn.Conv2d(logits.in_channels, 1, 3, padding=1)
     with torch.no_grad():
         difference.weight.copy_(logits.weight[1:] - logits.weight[:1])

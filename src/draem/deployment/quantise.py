@@ -1,7 +1,8 @@
 """Int8: post-training quantisation by NNCF, in which the layers that would hurt stay in floating point.
 
-All layers are quantised first. Where that costs more than the budget, on simulated anomalies on held-out good images,
-fragile layers are kept, more of them each time, until it does not.
+The network is fitted to 8 bits first: its channels are balanced, its weights rounded with care. Then all layers are
+quantised. Where that costs more than the budget, on simulated anomalies on held-out good images, fragile layers are
+kept, more of them each time, until it does not.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from draem.data.samples import Dataset
+from draem.deployment.balancing import balance
 from draem.deployment.formats import Int8Format, OnnxFormat, OpenvinoFormat, Run
-from draem.deployment.graph import onnx_graph
+from draem.deployment.fragility import fragility
+from draem.deployment.graph import InspectionGraph, folded, onnx_graph
 from draem.deployment.material import Simulations, draw_material
-from draem.deployment.rounding import fragility
+from draem.deployment.rounding import round_weights
 from draem.evaluation.metrics import MetricsAccumulator
+from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
 from draem.modelfile import Header
 from draem.network.draem import Draem
@@ -26,6 +31,7 @@ from draem.pixels import Images
 
 _ROUNDS = 4
 _RANKED_ON = 2
+_FITTED_ON = 48
 _MARGIN = 0.7
 
 
@@ -86,23 +92,52 @@ def quantise(
         MissingExtraError: NNCF, or what runs the format, is not installed.
     """
     material = draw_material(header, dataset, progress)
-    graph = onnx_graph(network, header.channels, header.config.data.size, batch)
+    judge = _Judge(network, header, material.judging, batch or 1)
+    fitted = fit_to_int8(network, material.calibration.images)
+    graph = onnx_graph(fitted, header.channels, header.config.data.size, batch)
     form: Int8Format = OnnxFormat(graph) if to == "onnx" else OpenvinoFormat(graph)
-    judge = _Judge(form, header, material.judging, batch or 1)
     batches = [found for found, _ in _batches(material.calibration.images, batch or 1)]
-    model, kept = _within_budget(form, batches, judge, network, budget)
+    model, kept = _within_budget(form, batches, judge, fitted, budget)
     return Quantised(*form.written(model), kept, material.said)
 
 
-class _Judge:
-    """Holds int8 against the graph as it is, both in the runtime of the format."""
+def fit_to_int8(network: Draem, images: Images) -> Draem:
+    """A copy that answers nearly alike, BatchNorm folded, with weights that int8 leaves as they are.
 
-    def __init__(self, form: Int8Format, header: Header, judging: Simulations, batch: int) -> None:
+    images: B×C×H×W in [0, 1], good ones and simulated anomalies; half of them are looked at.
+    """
+    fitted = folded(network)
+    batch = torch.from_numpy(images[:: max(1, len(images) // _FITTED_ON)])
+    balance(fitted, batch)
+    round_weights(fitted, batch)
+    return fitted
+
+
+class _Judge:
+    """Holds answers against those of the network as it was trained."""
+
+    def __init__(self, network: Draem, header: Header, judging: Simulations, batch: int) -> None:
         self.judging, self._header, self._batch = judging, header, batch
-        self._exact = _maps(form.runner(form.float_model()), judging.images, batch)
+        self._exact = self.maps(_runner(InspectionGraph(network)), judging.images)
 
     def __call__(self, run: Run) -> Damage:
-        return damage(self._exact, _maps(run, self.judging.images, self._batch), self.judging, self._header)
+        return damage(self._exact, self.maps(run, self.judging.images), self.judging, self._header)
+
+    def maps(self, run: Run, images: Images) -> Images:
+        """The maps that are scored, B×H×W."""
+        kind = self._header.config.score.map
+        return np.concatenate([_scored(kind, run, found)[:rest] for found, rest in _batches(images, self._batch)])
+
+
+def _runner(graph: InspectionGraph) -> Run:
+    """Runs a graph in torch."""
+
+    @torch.inference_mode()
+    def run(images: Images) -> tuple[Images, Images]:
+        maps, reconstructions = graph(torch.from_numpy(images))
+        return maps.numpy(), reconstructions.numpy()
+
+    return run
 
 
 def _within_budget(
@@ -119,7 +154,7 @@ def _within_budget(
         if share <= 1.0 or len(tried) == _ROUNDS:
             _, model, kept = min(tried, key=lambda each: each[0])
             return model, kept
-        ranked = ranked or _ranked(network, judge.judging)
+        ranked = ranked or _ranked(network, judge)
         kept = list(ranked)[: _enough(list(ranked.values()), len(kept), share)]
 
 
@@ -137,10 +172,12 @@ def damage(exact: Images, found: Images, judging: Simulations, header: Header) -
     )
 
 
-def _ranked(network: Draem, judging: Simulations) -> dict[str, float]:
+def _ranked(network: Draem, judge: _Judge) -> dict[str, float]:
     """Fragility by layer, first the layers that save the most damage for their work, on images with much to see."""
-    order = np.argsort(-judging.masks.mean((1, 2)), kind="stable")
-    found = fragility(network, judging.images[np.sort(order[:_RANKED_ON])])
+    order = np.argsort(-judge.judging.masks.mean((1, 2)), kind="stable")
+    images = judge.judging.images[np.sort(order[:_RANKED_ON])]
+    graph = InspectionGraph(network)
+    found = fragility(graph.network, lambda: judge.maps(_runner(graph), images))
     by_worth = sorted(found.items(), key=lambda pair: pair[1][0] ** 2 / pair[1][1], reverse=True)
     return {name: moved for name, (moved, _) in by_worth}
 
@@ -159,8 +196,9 @@ def _pixel_ap(maps: Images, masks: NDArray[np.bool_]) -> float:
     return accumulator.overall().pixel_ap or 0.0
 
 
-def _maps(run: Run, images: Images, batch: int) -> Images:
-    return np.concatenate([run(found)[:rest] for found, rest in _batches(images, batch)])
+def _scored(kind: Literal["segmentation", "ssim", "msgms"], run: Run, images: Images) -> Images:
+    maps, reconstructions = run(images)
+    return scored_maps(kind, maps, images, reconstructions)
 
 
 def _batches(images: Images, size: int) -> list[tuple[Images, int]]:
