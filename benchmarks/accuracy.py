@@ -30,12 +30,20 @@ from recipes import Run, read_recipes
 from record import write_result
 
 import draem
+from draem.data.layouts import read_layout
 from draem.errors import ConfigError, DraemError
+from draem.evaluation.evaluate import samples_to_test
 from draem.images import write_image
 from draem.tables import show
 
 _LOOK = 0.2
 """Seconds between two looks at the runs under way."""
+
+
+def _testable(data: Path) -> Path:
+    """The set itself; DataError before any training where it could not be evaluated."""
+    samples_to_test(read_layout(data))
+    return data
 
 
 def plan(given: Iterable[recipes.Recipe], sets: Sequence[Path], seeds: Sequence[int], out: Path) -> list[Run]:
@@ -174,15 +182,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, print, keep."""
     options = parse(arguments)
-    # A shell's background commands ignore Ctrl-C, and ours is to be had by `kill` too.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     failed: list[str] = []
     try:
         chosen = read_recipes(options.recipes, options.only) if options.recipes else None
         names = None if chosen is None else [recipe.name for recipe in chosen]
         if not options.table:
-            sets = [find_set(name, options.out).resolve() for name in options.data]
+            sets = [_testable(find_set(name, options.out).resolve()) for name in options.data]
             failed = carry_out(plan(chosen or [], sets, options.seeds, options.out), options.jobs, options.minutes)
         report(options, names, [Path(name).resolve().name for name in options.data])
     except DraemError as error:
@@ -194,4 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # A shell's background commands ignore Ctrl-C, and ours is to be had by `kill` too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     main()

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from draem.errors import DataError
 from draem.plots import COLOURS, MARKERS, blank_figure, drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Result = Mapping[str, Any]
 """One run's result.json."""
@@ -192,6 +195,13 @@ def _choices_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def percent(found: Spread | None) -> str:
+    """``97.1±0.4``."""
+    if found is None:
+        return "–"
+    return f"{100 * found.mean:.1f}" + ("" if found.std is None else f"±{100 * found.std:.1f}")
+
+
 def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = None) -> NDArray[np.uint8]:
     """Pixel AP, mean over the sets, against what the training took, and where it is known the latency (by recipe).
 
@@ -210,13 +220,15 @@ def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = N
         panels.append(("latency of one image, ms", latency.get))
     figure = blank_figure(5.2 * len(panels), 5.2)
     for axes, (label, across) in zip(figure.subplots(1, len(panels), sharey=True).flat, panels, strict=True):
-        axes.set(xlabel=label, xscale="log")
-        axes.grid(color="#e4e4e4")
+        known = {recipe: x for recipe in means if (x := across(recipe))}
         for place, (recipe, runs) in enumerate(means.items()):
-            x, y = across(recipe), Spread.of(value(run, _CHOSEN_BY) for run in runs)
-            if x and y:
+            y = Spread.of(value(run, _CHOSEN_BY) for run in runs)
+            if recipe in known and y:
                 colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
-                axes.errorbar(x, y.mean, y.std, color=colour, marker=marker, capsize=3, linestyle="", label=recipe)
+                look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 3, "linestyle": ""}
+                axes.errorbar(known[recipe], y.mean, y.std, label=recipe, **look)
+        axes.set_xlabel(label)
+        _scale(axes, list(known.values()))
     axes = figure.axes[0]
     axes.set_ylabel("pixel AP")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -224,11 +236,17 @@ def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = N
     return drawn(figure)
 
 
-def percent(found: Spread | None) -> str:
-    """``97.1±0.4``."""
-    if found is None:
-        return "–"
-    return f"{100 * found.mean:.1f}" + ("" if found.std is None else f"±{100 * found.std:.1f}")
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis around the values, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    if values:
+        axes.set_xlim(min(values) / 2, max(values) * 2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#e4e4e4")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
