@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Told apart by the colour-blind (M. Okabe, K. Ito, 2008)."""
-_MARKERS = "o^sDvP*X"
+MARKERS = "o^sDvP*X"
 _GREY, _LIGHT = "#8c8c8c", "#e4e4e4"
 _DPI = 110
 _FAINTEST = 1e-3
@@ -39,14 +39,14 @@ def statistics_plot(survey: Survey, title: str) -> NDArray[np.uint8]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(12, 6.4)
+    figure = blank_figure(12, 6.4)
     panels = figure.subplots(2, 3).flat
     _histogram(next(panels), survey.areas, "anomalous share of the image")
     _histogram(next(panels), survey.counts, "defects in one image")
     for feature in ("area", "elongation", "contrast", "texture"):
         _histogram(next(panels), _values(survey.defects, feature), f"each defect: {_LABELS[feature]}")
     figure.suptitle(f"{title}: {len(survey.areas)} simulated anomalies, {len(survey.defects)} defects described")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def coverage_plot(coverage: Coverage, title: str) -> NDArray[np.uint8]:
@@ -57,7 +57,7 @@ def coverage_plot(coverage: Coverage, title: str) -> NDArray[np.uint8]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(12, 9.6)
+    figure = blank_figure(12, 9.6)
     kinds = coverage.by_kind()
     for axes, (across, up) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         _scatter(axes, coverage, (across, up), list(kinds))
@@ -66,11 +66,15 @@ def coverage_plot(coverage: Coverage, title: str) -> NDArray[np.uint8]:
     names = [said.get(label, label) for label in labels]
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, markerscale=1.6)
     figure.suptitle(f"{title}: {coverage.share:.0%} of {len(coverage.real)} real defects lie among the simulated ones")
-    return _drawn(figure)
+    return drawn(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without a window or a global state."""
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure of its own, without a window or a global state; sides in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
@@ -78,7 +82,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure((width, height), dpi=_DPI, layout="constrained")
 
 
-def _drawn(figure: Figure) -> NDArray[np.uint8]:
+def drawn(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as pixels, H×W×3 uint8 RGB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -95,8 +100,8 @@ def _histogram(axes: Axes, values: ArrayLike, label: str) -> None:
         return
     low, middle, high = np.percentile(numbers, (5, 50, 95))
     axes.axvspan(low, high, color=_LIGHT, zorder=0)
-    axes.hist(numbers, np.geomspace(numbers.min() * 0.95, numbers.max() * 1.05, 31).tolist(), color=_COLOURS[1])
-    axes.axvline(middle, color=_COLOURS[0])
+    axes.hist(numbers, np.geomspace(numbers.min() * 0.95, numbers.max() * 1.05, 31).tolist(), color=COLOURS[1])
+    axes.axvline(middle, color=COLOURS[0])
     axes.set_xscale("log")
     axes.set_title(f"median {middle:.2g}, middle 90 %: {low:.2g} to {high:.2g}", fontsize="medium")
 
@@ -116,7 +121,7 @@ def _scatter(axes: Axes, coverage: Coverage, features: tuple[str, str], kinds: S
     x, y = _values(real, across), _values(real, up)
     for place, kind in enumerate(kinds):
         some = of == kind
-        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
         axes.scatter(x[some], y[some], s=16, color=colour, marker=marker, linewidths=0, alpha=0.85, label=kind)
     axes.scatter(x[outside], y[outside], s=48, facecolors="none", edgecolors="black", linewidths=0.6, label="outside")
     for feature, set_scale, set_label in (

@@ -1,0 +1,382 @@
+"""The bench for recipes: stopped and gone on with it is as unbroken; its tables say what the runs say."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import numpy as np
+import pytest
+import torch
+from accuracy_table import Spread, cost_plot, leave_one_out, over_sets, percent, read_results, summary, tables
+from recipes import Recipe, Run, read_recipes, size_of
+from recipes import accuracy as accuracy_of
+from safetensors.torch import load_file
+from torch import nn
+
+from draem.config import Config
+from draem.errors import ConfigError, DataError
+from draem.evaluation.evaluate import Evaluation, ImageResult
+from draem.evaluation.metrics import METRIC_KEYS, Metrics
+from draem.inspection.detector import Detector
+from draem.network.draem import Draem
+from draem.tables import show
+
+SETTINGS: dict[str, Any] = {
+    "data.size": 32,
+    "network.reconstructive_width": 4,
+    "network.discriminative_width": 4,
+    "training.batch_size": 4,
+    "training.images": 120,
+    "training.validations": 1,
+    "training.precision": "fp32",
+    "training.accelerator": "cpu",
+    "training.checkpoint_every": 0,
+    "score.filter_size": 3,
+}
+TINY = Recipe("tiny", "edge", SETTINGS)
+
+
+def write_recipes(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run_of(out: Path, recipe: Recipe = TINY, data: str = "woven", seed: int = 1) -> Run:
+    return Run(recipe, Path(data), seed, out)
+
+
+# ------------------------------------------------------------------------------------------------------------ the runs
+
+
+def test_stopped_and_gone_on_with_equals_unbroken(
+    woven_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the middle of a training, then the same command again; beside the run in one piece."""
+    file = write_recipes(tmp_path / "recipes.yaml", json.dumps({"recipes": {"tiny": asdict_of(TINY)}}))
+    options = [str(file), "--data", str(woven_tree), "--seeds", "1", "--out", str(tmp_path / "out")]
+    options += ["--jobs", str(len(os.sched_getaffinity(0))), "--result", str(tmp_path / "table.json")]
+    run = run_of(tmp_path / "out", data=str(woven_tree))
+    command = [sys.executable, accuracy.__file__, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (run.folder / "checkpoint.safetensors").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert re.search(r"stopped at step \d+ of 30", run.log.read_text()), run.log.read_text()
+    assert not run.result.exists()
+
+    accuracy.main(options)
+    assert "resumed at step" in run.log.read_text()
+    whole = run_of(tmp_path / "whole", data=str(woven_tree))
+    expected, found = whole.carry_out(threads=1), json.loads(run.result.read_text())
+    varies = {"seconds", "jobs"}
+    assert {k: v for k, v in found.items() if k not in varies} == {k: v for k, v in expected.items() if k not in varies}
+    ours, theirs = (load_file(one.folder / "model.safetensors") for one in (run, whole))
+    assert not [name for name, value in ours.items() if not torch.equal(value, theirs[name])]
+    assert (run.folder / "evaluation" / "sheet.png").exists()
+
+    before = run.result.read_bytes()
+    capsys.readouterr()
+    accuracy.main(options)
+    assert "1 of 1 runs are finished" in capsys.readouterr().err
+    assert run.result.read_bytes() == before
+    assert json.loads((tmp_path / "table.json").read_text())["runs"] == [found]
+
+
+def asdict_of(recipe: Recipe) -> dict[str, Any]:
+    return {"preset": recipe.preset, "settings": recipe.settings}
+
+
+def test_plan_has_every_recipe_once_before_any_twice(tmp_path: Path) -> None:
+    others = [TINY, Recipe("other", "edge", {})]
+    runs = accuracy.plan(others, [Path("woven"), Path("printed")], [3, 1], tmp_path)
+    assert [run.seed for run in runs] == [3] * 4 + [1] * 4
+    assert [run.name for run in runs[:4]] == [
+        f"{s}/{r}/seed-3" for s in ("woven", "printed") for r in ("tiny", "other")
+    ]
+    with pytest.raises(ConfigError, match="two sets are called woven"):
+        accuracy.plan(others, [Path("a/woven"), Path("b/woven")], [1], tmp_path)
+
+
+def test_what_cannot_be_evaluated_is_told_before_any_training(
+    woven_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(woven_tree / "train", tmp_path / "untested" / "train")
+    file = write_recipes(tmp_path / "recipes.yaml", "recipes: {tiny: {preset: edge}}")
+    monkeypatch.setattr(accuracy, "_start", None)
+    for data, says in ((tmp_path / "untested", "has no test images"), (tmp_path / "none", "none")):
+        with pytest.raises(SystemExit, match=f"^accuracy: .*{says}"):
+            accuracy.main([str(file), "--data", str(woven_tree), str(data), "--out", str(tmp_path / "out")])
+
+
+WRITES = "import sys, time; time.sleep(0.1); open(sys.argv[1], 'w').write(sys.argv[2])"
+FAILS = "import sys; print('draem: out of luck'); sys.exit(1)"
+SLEEPS = "import time; time.sleep(60)"
+FIGURES = json.dumps({"metrics": {"pixel_ap": 0.5, "image_auroc": None}, "seconds": 60})
+
+
+def fake(code: dict[int, str], begun: list[tuple[str, subprocess.Popen[bytes]]], most: list[int]) -> Any:
+    """In place of a training, a small program by seed."""
+
+    def start(run: Run, jobs: int) -> subprocess.Popen[bytes]:
+        run.folder.mkdir(parents=True)
+        with run.log.open("ab") as log:
+            command = [sys.executable, "-c", code[run.seed], str(run.result), FIGURES]
+            begun.append((run.name, subprocess.Popen(command, stdout=log, stderr=log)))
+        most.append(sum(process.poll() is None for _, process in begun))
+        return begun[-1][1]
+
+    return start
+
+
+def test_jobs_failures_and_the_end_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[tuple[str, subprocess.Popen[bytes]]] = []
+    most: list[int] = []
+    monkeypatch.setattr(accuracy, "_LOOK", 0.01)
+    monkeypatch.setattr(accuracy, "_start", fake({1: WRITES, 2: FAILS, 3: WRITES, 4: SLEEPS, 5: WRITES}, begun, most))
+    runs = [run_of(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    assert accuracy.carry_out(runs, jobs=2) == ["woven/tiny/seed-2"]
+    assert [name for name, _ in begun] == [run.name for run in runs]
+    assert max(most) == 2
+    said = capsys.readouterr().err
+    assert "woven/tiny/seed-1: pixel ap 0.500, image auroc –, 1.0 min" in said
+    assert "woven/tiny/seed-2: failed: draem: out of luck" in said
+
+    late = [*runs[::2], run_of(tmp_path, seed=4), run_of(tmp_path, seed=5)]
+    assert accuracy.carry_out(late, jobs=1, minutes=0.3 / 60) == []
+    assert [name for name, _ in begun[3:]] == ["woven/tiny/seed-4"]
+    assert begun[3][1].returncode == -signal.SIGTERM
+
+
+def test_a_run_that_another_process_is_at_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(tmp_path)
+    run.log.parent.mkdir(parents=True)
+    with run.log.open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert accuracy.carry_out([run], jobs=1) == []
+    assert "another process is at it" in capsys.readouterr().err
+    assert not run.folder.exists()
+
+
+# --------------------------------------------------------------------------------------------------------- the recipes
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "says"),
+    [
+        ("edge", {**SETTINGS, "training.images": 244}, "training.images is 244, the run in .* has 120"),
+        ("edge", {k: v for k, v in SETTINGS.items() if k != "score.filter_size"}, "score.filter_size is 11"),
+        ("fast", SETTINGS, "training.learning_rate is 0.001, the run in .* has 0.002"),
+    ],
+)
+def test_a_changed_recipe_is_refused(tmp_path: Path, preset: str, settings: dict[str, Any], says: str) -> None:
+    """A value changed, a setting left away, another preset; not what the run itself found or how it reports."""
+    run = run_of(tmp_path)
+    found = {"training.threads": 3, "data.channels": 3, "data.depth": 8}
+    run.folder.mkdir(parents=True)
+    begun = TINY.config(1).override(None, found)
+    (run.folder / "config.yaml").write_text(begun.to_yaml(), encoding="utf-8")
+    run.refuse_changed()
+    changed = run_of(tmp_path, Recipe("tiny", preset, settings))
+    with pytest.raises(ConfigError, match=f"^recipe tiny has changed: {says}.*; give the recipe another name$"):
+        changed.refuse_changed()
+
+
+def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None:
+    file = write_recipes(
+        tmp_path / "r.yaml",
+        "common: {data.size: 64, training.batch_size: 4}\n"
+        "recipes:\n"
+        "  base: {preset: fast}\n"
+        "  rate-a: {preset: fast, settings: {training.learning_rate: 3e-4, training.batch_size: 2}}\n"
+        "  rate-b: {preset: official, settings: {training.images: 80}}\n",
+    )
+    given = {recipe.name: recipe.config(7) for recipe in read_recipes(file)}
+    assert list(given) == ["base", "rate-a", "rate-b"]
+    assert given["base"] == Config.resolve(
+        "fast", None, {"data.size": 64, "training.batch_size": 4, "training.seed": 7}
+    )
+    assert (given["rate-a"].training.batch_size, given["rate-a"].training.learning_rate) == (2, 3e-4)
+    assert (given["rate-b"].training.images, given["rate-b"].training.epochs) == (80, None)
+    assert [recipe.name for recipe in read_recipes(file, ["rate-*"])] == ["rate-a", "rate-b"]
+    with pytest.raises(ConfigError, match="no recipe speed; there are: base, rate-a, rate-b"):
+        read_recipes(file, ["speed"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("recipes: {a: {preset: fast, setings: {}}}", "recipe a: setings is not known here; known: preset, settings"),
+        ("recipes: {a: {preset: quick}}", "recipe a: preset 'quick' is unknown"),
+        ("recipes: {a: {preset: fast, settings: {training.rate: 1}}}", "recipe a: .*training.rate is not a setting"),
+        ("recipes: {a: {preset: fast, settings: {training.seed: 1}}}", "training.seed is what --seeds gives"),
+        ("recipes: {a/b: {preset: fast}}", "recipe a/b: is a folder's name too"),
+        ("recipes: [a]", "recipes: a mapping is expected"),
+        ("common: {data.size: 64}", "no recipe"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as error:
+        read_recipes(write_recipes(tmp_path / "r.yaml", text))
+    assert "\n" not in str(error.value)
+
+
+def test_flop_are_those_of_the_convolutions() -> None:
+    config = TINY.config(0)
+    network, counted = Draem(config.network, 1).eval(), [0]
+
+    def count(layer: nn.Module, given: Any, out: torch.Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        counted[0] += 2 * layer.weight.numel() * out.shape[-2] * out.shape[-1]
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    network(torch.zeros(1, 1, *config.data.size))
+    assert size_of(config, 1) == (counted[0], sum(parameter.numel() for parameter in network.parameters()))
+    flop, parameters = size_of(Config.resolve("official"), 3)
+    assert (round(flop / 1e9), round(parameters / 1e6)) == (396, 97)
+
+
+def test_recall_is_the_share_that_is_rejected(tiny_detector: Detector) -> None:
+    def image(defect: str, verdict: Any) -> ImageResult:
+        return ImageResult("name", "woven", defect, 0.5, verdict)
+
+    images = [image("hole", verdict) for verdict in ("reject", "accept", "review", "reject", "reject")]
+    images += [image("good", "reject"), image("good", "accept"), image("good", "accept"), image("good", "accept")]
+    parts = {("woven", "hole"): Metrics(pixel_ap=0.25)}
+    found = Evaluation(Metrics(), {}, parts, images, [], 0, (64, 64), None)
+    header = tiny_detector.header.model_copy(update=trained_header())
+    figures = accuracy_of(found, Detector(tiny_detector.backend, header))
+    assert figures["false_rejects"] == 0.25
+    (defect,) = figures["defects"]
+    assert (defect["defect"], defect["images"], defect["recall"], defect["pixel_ap"]) == ("hole", 5, 0.6, 0.25)
+
+
+def trained_header() -> dict[str, Any]:
+    from draem.modelfile import DataRecord, TrainingRecord
+
+    data = DataRecord(name="woven", fingerprint="ab", train=8, select=1, calibrate=1)
+    seen = TrainingRecord(images_seen=8, steps=2, step_kept=2, seconds=1.0, device="cpu", precision="fp32")
+    return {"data": data, "training": seen}
+
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+
+
+def result(name: str, recipe: str, seed: int, ap: float | None, simulated: float | None = None) -> dict[str, Any]:
+    metrics = {**dict.fromkeys(METRIC_KEYS, 0.5), "pixel_ap": ap}
+    cost = {"images_seen": 800, "training_flop": 3e15, "seconds": 90.0}
+    about = {"set": name, "recipe": recipe, "seed": seed, "data_fingerprint": name}
+    return {**about, "metrics": metrics, "validation": {"val_pixel_ap": simulated}, **cost}
+
+
+def results_of(figures: dict[str, dict[str, float]], simulated: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """By set and recipe: two seeds around each figure."""
+    return [
+        result(name, recipe, seed, figure + 0.01 * (-1) ** seed, simulated.get(name, {}).get(recipe))
+        for name, row in figures.items()
+        for recipe, figure in row.items()
+        for seed in (1, 2)
+    ]
+
+
+def test_spread_is_that_of_statistics() -> None:
+    values = [0.91, 0.97, None, 0.88]
+    found = Spread.of(values)
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean([0.91, 0.97, 0.88]))
+    assert found.std == pytest.approx(np.std([0.91, 0.97, 0.88], ddof=1))
+    assert percent(found) == "92.0±4.6"
+    assert Spread.of([0.5]) == (0.5, None, 1)
+    assert Spread.of([None]) is None
+
+
+def test_leaving_one_set_out_chooses_by_the_others() -> None:
+    """Wide is best on bottle alone, thin on both others; by simulated defects mid is the best."""
+    figures = {
+        "bottle": {"wide": 0.95, "thin": 0.60, "mid": 0.55},
+        "kolektor": {"wide": 0.20, "thin": 0.50, "mid": 0.45},
+        "tile": {"wide": 0.30, "thin": 0.70, "mid": 0.65},
+    }
+    simulated = {"bottle": {"wide": 0.7, "mid": 0.8}, "tile": {"wide": 0.9, "mid": 0.95}}
+    results = [*results_of(figures, simulated), result("bottle", "half", 1, 0.99)]  # without all sets, no choice
+    assert [tuple(choice) for choice in leave_one_out(results)] == [
+        ("bottle", "thin", "mid", "wide"),  # 0.25, 0.60 and 0.55 elsewhere
+        ("kolektor", "thin", None, "thin"),  # 0.625, 0.65 and 0.60; nothing is known of simulated defects
+        ("tile", "wide", "mid", "thin"),  # 0.575, 0.55 and 0.50
+    ]
+    assert leave_one_out([one for one in results if one["set"] == "tile"]) == []
+
+
+def test_the_mean_over_sets_is_of_seeds_that_have_all() -> None:
+    results = [result("a", "base", 1, 0.2), result("b", "base", 1, 0.6), result("a", "base", 2, 0.9)]
+    results += [result("a", "other", 1, 0.5), result("b", "other", 1, None)]
+    means = {(one["recipe"], one["seed"]): one["metrics"]["pixel_ap"] for one in over_sets(results)}
+    assert means == {("base", 1): statistics.fmean([0.2, 0.6]), ("other", 1): None}
+    assert summary(results)["mean"]["base"]["pixel_ap"] == {"mean": pytest.approx(0.4), "std": None, "seeds": 1}
+
+
+def test_tables_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"bottle": {"wide": 0.9, "thin": 0.6}, "tile": {"wide": 0.4, "thin": 0.8}}
+    for table in tables(results_of(figures, {})):
+        show(table)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.split()[:1] in (["wide"], ["thin"])]
+    assert [row[:2] for row in rows[:2]] == [["wide", "2"], ["thin", "2"]]
+    assert rows[0][6] == percent(Spread.of([0.89, 0.91])) == "90.0±1.4"
+    assert rows[0][-3:] == ["800", "3", "1.5"]
+    assert rows[4][6] == "65.0±1.4"  # wide over both sets
+    (last,) = (line.split() for line in lines if line.split()[:1] == ["mean"] and "of" not in line)
+    assert last == ["mean", "50.0", "–", "85.0"]  # thin on bottle and wide on tile; the best of each
+
+
+def test_finished_runs_are_found_below_the_folder(tmp_path: Path) -> None:
+    kept = [result("a", "base", 1, 0.2), result("a", "fast-2", 1, 0.3), result("b", "base", 1, 0.4)]
+    for one in kept:
+        folder = tmp_path / one["set"] / one["recipe"] / f"seed-{one['seed']}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(one))
+    assert read_results(tmp_path) == kept
+    assert read_results(tmp_path, ["fast-2", "base"], ["a"]) == kept[1::-1]
+    assert read_results(tmp_path, only=["fast*"]) == [kept[1]]
+    with pytest.raises(DataError, match="no finished run"):
+        read_results(tmp_path, sets=["c"])
+    other = tmp_path / "a" / "base" / "seed-2"
+    other.mkdir()
+    (other / "result.json").write_text(json.dumps({**kept[0], "seed": 2, "data_fingerprint": "other"}))
+    with pytest.raises(DataError, match="saw different images"):
+        read_results(tmp_path)
+
+
+def test_plot_has_a_panel_for_latency_where_it_is_known() -> None:
+    results = results_of({"bottle": {"wide": 0.9, "thin": 0.6}}, {})
+    two, three = cost_plot(results), cost_plot(results, {"wide": 20.0})
+    assert three.shape[1] == pytest.approx(1.5 * two.shape[1], abs=2)
+
+    def thin(picture: Any) -> int:
+        return int((picture == (0x00, 0x72, 0xB2)).all(2).sum())
+
+    last = three.shape[1] * 2 // 3
+    assert thin(two) > 0
+    assert thin(three[: -three.shape[0] // 5, last:]) == 0  # its latency is not known
+    with pytest.raises(DataError, match="no recipe has a seed"):
+        cost_plot([result("a", "base", 1, 0.2), result("b", "other", 1, 0.2)])
