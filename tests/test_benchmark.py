@@ -206,7 +206,10 @@ def test_stratified_takes_some_of_every_kind(woven_tree: Path) -> None:
     assert stratified(samples, 1000) == samples
     many = [Sample(Path(f"{n}"), f"{n:03}", "test", "c", "good", "good", None) for n in range(90)]
     rare = [Sample(Path(f"x{n}"), f"x{n}", "test", "c", "anomalous", "hole", None) for n in range(10)]
-    assert sum(sample.defect == "hole" for sample in stratified(many + rare, 20)) == 2
+    few = stratified(many + rare, 16)
+    assert [sample.name for sample in few if sample.defect == "hole"] == [f"x{n}" for n in (0, 1, 2, 3, 5, 6, 7, 8)]
+    assert [sample.name for sample in few if sample.defect == "good"] == [f"{n * 90 // 8:03}" for n in range(8)]
+    assert stratified(rare + many, 16) == few
 
 
 # --------------------------------------------------------------------------------------------------------------- ways
