@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -21,10 +20,9 @@ from draem.inspection.detector import Detector, Source
 from draem.inspection.execution import Precision
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import verdict
-from draem.modelfile import Certificate, ImageParity, Thresholds
+from draem.modelfile import Certificate, ImageParity, Thresholds, WeightPrecision
 from draem.pixels import PixelFormat
 
-WeightPrecision = Literal["fp32", "fp16", "int8"]
 BATCH = 8
 """Images in one run, where the export takes any number."""
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from draem.data.layouts import read_layout
 from draem.deployment.benchmark.material import Material
-from draem.deployment.certificate import WeightPrecision, choose_images
-from draem.deployment.export import Format, export
+from draem.deployment.certificate import choose_images
+from draem.deployment.export import export
 from draem.errors import DraemError, MissingExtraError, ModelFileError
-from draem.modelfile import Header, read_header
+from draem.modelfile import ArtefactFormat, Header, WeightPrecision, read_header
 from draem.modelfile.openvino import weights_file
 
 _COMPARED = 16
@@ -17,7 +17,7 @@ _COMPARED = 16
 
 
 def exported(
-    model: Path, header: Header, to: Format, precision: WeightPrecision, folder: Path, material: Material
+    model: Path, header: Header, to: ArtefactFormat, precision: WeightPrecision, folder: Path, material: Material
 ) -> Path:
     """The model as another kind of file, in a folder.
 
@@ -43,7 +43,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in pair)
 
 
-def _export(model: Path, out: Path, to: Format, precision: WeightPrecision, material: Material) -> None:
+def _export(model: Path, out: Path, to: ArtefactFormat, precision: WeightPrecision, material: Material) -> None:
     export(
         *(model, out, material.data),
         to=to,

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from draem.deployment.certificate import WeightPrecision
-from draem.deployment.export import Format
 from draem.errors import ConfigError
 from draem.inspection.backends import RUNS
 from draem.inspection.execution import BackendName, Precision
-from draem.modelfile import Header
+from draem.modelfile import ArtefactFormat, Header, WeightPrecision
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Way:
 
     backend: BackendName
     precision: str
-    artefact: tuple[Format, WeightPrecision] | None = None
+    artefact: tuple[ArtefactFormat, WeightPrecision] | None = None
     arithmetic: Precision = "fp32"
 
     @property
