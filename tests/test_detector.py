@@ -27,7 +27,7 @@ from draem.inspection.memory import out_of_memory
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import image_score
 from draem.inspection.torch_backend import TorchBackend, choose_device
-from draem.modelfile import Header, Thresholds
+from draem.modelfile import Artefact, Header, Thresholds
 from draem.network.draem import Draem
 from draem.network.weights import load_model
 from draem.pixels import Images
@@ -254,6 +254,14 @@ def test_unreadable_files_raise_without_a_taker(files: list[Path]) -> None:
         list(stream)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_frame_that_is_no_image_is_told_by_its_number(batch_size: int) -> None:
+    frames = [_grey(1), _grey(2), _grey(3), _grey(4)[..., :2], _grey(5)]
+    stream = _detector().stream(frames, batch_size)
+    with pytest.raises(DataError, match=r"^frame 3 \(counted from 0\): the array: has 2 channels, 3 expected$"):
+        list(stream)
+
+
 def test_an_error_of_the_source_comes_through() -> None:
     def broken() -> Iterator[Source]:
         yield _grey(1)
@@ -277,6 +285,23 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 def test_one_image_that_does_not_fit() -> None:
     with pytest.raises(MemoryLimitError, match="single image of 64×64"):
         _detector(Brightness(most=0)).predict([_grey(1), _grey(2), _grey(3)])
+
+
+@pytest.mark.parametrize(("batch", "says"), [(4, "with 4 images of 64×64 pixels; export with"), (1, "a single image")])
+def test_a_fixed_batch_that_does_not_fit(batch: int, says: str) -> None:
+    """It always runs as many images: it is not tried with fewer."""
+
+    class Full(Brightness):
+        def run(self, images: Images) -> tuple[Images, Images]:
+            self.batches.append(len(images))
+            raise MemoryLimitError("full")
+
+    backend = Full()
+    artefact = Artefact(format="onnx", precision="fp32", batch=batch, source_sha256="")
+    detector = Detector(backend, _detector().header.model_copy(update={"artefact": artefact}))
+    with pytest.raises(MemoryLimitError, match=says):
+        detector.predict([_grey(level) for level in range(8)])
+    assert backend.batches == [8]
 
 
 def test_the_failed_batch_is_let_go_before_its_half_runs() -> None:

@@ -112,6 +112,7 @@ class Detector:
 
         Raises:
             ImageError: a file cannot be read, and there is no `on_unreadable`.
+            DataError: an array is not an image; the error tells its number, counted from 0.
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
@@ -119,9 +120,9 @@ class Detector:
         wanted, at_once = data.pixel_format, 1 if data.fit == "tiles" else batch_size
         # A camera may fill one array again and again: what is looked at later is copied now.
         kept = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
-        load = lambda source: _load(source, wanted)  # noqa: E731
-        for batch in overlapped(kept, load, self._inspect, at_once, self.backend.in_flight, ImageError):
-            for source, error in batch.unloadable:
+        load = lambda numbered: _load_frame(numbered, wanted)  # noqa: E731
+        for batch in overlapped(enumerate(kept), load, self._inspect, at_once, self.backend.in_flight, ImageError):
+            for (_, source), error in batch.unloadable:
                 if on_unreadable is None:
                     raise error
                 on_unreadable(source, error)
@@ -203,12 +204,16 @@ class Detector:
             yield time.perf_counter() - asked
 
     def _run(self, images: Images) -> tuple[Images, Images]:
+        """Halves of a batch that does not fit; not of a model for a fixed number, which always runs as many."""
+        fixed = self.header.artefact.batch if self.header.artefact else None
         try:
             return self.backend.run(images)
         except MemoryLimitError:
-            if len(images) == 1:
+            if fixed or len(images) == 1:
+                at_once = "a single image" if fixed in (None, 1) else f"{fixed} images"
+                smaller = "" if fixed in (None, 1) else "export with a smaller --batch, "
                 raise MemoryLimitError(
-                    f"out of memory with a single image of {images.shape[2]}×{images.shape[3]} pixels; "
+                    f"out of memory with {at_once} of {images.shape[2]}×{images.shape[3]} pixels; {smaller}"
                     "train a narrower preset or a smaller data.size, or free memory"
                 ) from None
         # Outside of the handler, so that nothing holds the failed run's memory any more.
@@ -229,6 +234,17 @@ def _load(source: Source, wanted: PixelFormat) -> _Loaded:
         raise DataError(f"a path, an array or a list of these is inspected, not {type(source).__name__}")
     path = Path(source)
     return path, read_pixels(path, wanted)
+
+
+def _load_frame(numbered: tuple[int, Source], wanted: PixelFormat) -> _Loaded:
+    """As `_load`; an array has no name, so an error tells its number."""
+    number, source = numbered
+    try:
+        return _load(source, wanted)
+    except ImageError:
+        raise
+    except DataError as error:
+        raise DataError(f"frame {number} (counted from 0): {error}") from None
 
 
 def _converted(image: NDArray[Any], wanted: PixelFormat) -> Pixels:
