@@ -27,7 +27,7 @@ from draem.inspection.memory import out_of_memory
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import image_score
 from draem.inspection.torch_backend import TorchBackend, choose_device
-from draem.modelfile import Artefact, Header, Thresholds
+from draem.modelfile import Artefact, Header, Thresholds, colour_order
 from draem.network.draem import Draem
 from draem.network.weights import load_model
 from draem.pixels import Images
@@ -252,6 +252,37 @@ def test_unreadable_files_raise_without_a_taker(files: list[Path]) -> None:
     assert [found.path for found in islice(stream, 4)] == files[:4]
     with pytest.raises(ImageError, match=files[6].name):
         list(stream)
+
+
+TWELVE_BITS = {"data.depth": 16, "data.value_range": [0, 4095]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "image", "says"),
+    [
+        ({}, np.full((40, 30), 4095, np.uint16), "no pixel is brighter than 4095 of 65535: nearly black"),
+        ({}, np.full((40, 30), 60000, np.uint16), ""),
+        ({}, np.zeros((40, 30, 3), np.uint8), ""),
+        ({"data.depth": 16}, np.full((40, 30), 1023, np.uint16), ""),
+        ({"data.channels": 1, "data.depth": 16}, np.full((40, 30, 3), 99, np.uint8), ""),
+        (TWELVE_BITS, np.full((40, 30), 200, np.uint8), "from 0 to 4095, here 255 is the highest: nearly black"),
+        (TWELVE_BITS, np.full((40, 30), 0.9, np.float32), "from 0 to 4095, here 0.9 is the highest: nearly black"),
+        (TWELVE_BITS, np.full((40, 30), 40000, np.uint16), "from 0 to 4095, here most are higher: nearly white"),
+        (TWELVE_BITS, np.full((40, 30), 100, np.uint16), ""),
+        ({"data.value_range": [0, 1]}, np.full((40, 30), 100, np.uint8), "here most are higher: nearly white"),
+    ],
+)
+def test_images_of_another_kind_are_said_once(
+    settings: dict[str, Any], image: NDArray[Any], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1} | settings)
+    channels = config.data.pixel_format.channels
+    header = Header(config=config, channels=channels, colour_order=colour_order(channels))
+    found = Detector(Brightness(), header).predict([image, image, image])
+    assert len(caplog.records) == bool(says)
+    assert says in caplog.text
+    dark, white = found[0].score < 0.13, found[0].score > 0.99
+    assert not says or (dark and "black" in says) or (white and "white" in says)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
