@@ -316,6 +316,7 @@ def test_files_move_together_or_not_at_all(
         (["--out", "part.onnx", "--backend", "torch"], "does not run onnx; use onnxruntime or openvino"),
         (["--out", "part.onnx", "--tolerance", "map=1"], "use map_max, map_mean, score, flips"),
         (["--out", "part.onnx", "--tolerance", "score"], "write KEY=NUMBER"),
+        (["--out", "part.onnx", "--tolerance", "score=0_1"], "write KEY=NUMBER"),
         (["--out", "folder.onnx"], "it is a folder"),
         (["--out", "bins.xml"], "bins.bin: cannot be written: it is a folder"),
         (["--out", "file/part.onnx"], "cannot be written: Not a directory"),
