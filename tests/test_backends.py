@@ -36,6 +36,7 @@ from draem.network.weights import load_model
 from draem.pixels import Images
 from tiny import write_tiny_ir, write_tiny_model, write_tiny_onnx
 
+Run = Callable[..., Outcome]
 ALL = ("torch", "onnxruntime", "openvino", "openvino of IR")
 
 
@@ -269,9 +270,10 @@ def test_what_a_processor_says(monkeypatch: pytest.MonkeyPatch, told: str, name:
     assert found == name or (name is None and found)
 
 
-def test_more_threads_than_cores_are_not_taken(tiny_onnx: Path) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_more_threads_than_cores_are_not_taken(models: dict[str, Path], name: str) -> None:
     """They would wait for each other: with hundreds, for minutes a run. OpenVINO sees to that by itself."""
-    detector = Detector.load(tiny_onnx, backend="onnxruntime", threads=1000)
+    detector = Detector(*open_backend(models[name], _execution(name, threads=1000)))
     assert f", {processor.usable_cores()} thread" in detector.backend.execution
     assert detector.predict(np.zeros((8, 8, 3), np.uint8)).score >= 0
 
@@ -335,6 +337,47 @@ def test_a_runtime_that_is_not_installed(tiny_onnx: Path, tiny_ir: Path, monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match="onnxruntime: it is not installed"):
         open_backend(tiny_onnx, Execution(backend="onnxruntime"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("onnxruntime", "raise ImportError('libcudart.so.12: cannot open\\nshared object file')"),
+        ("openvino", "raise ImportError('libtbb.so.12: cannot open\\nshared object file')"),
+        ("onnxruntime", "import a_module_that_is_not_there"),
+        ("openvino", "raise OSError('libtbb.so.12: invalid ELF header')"),
+        ("onnxruntime", ""),
+    ],
+)
+def test_a_runtime_that_is_broken(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, run_cli: Run
+) -> None:
+    (tmp_path / f"{name}.py").write_text(content, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name)
+    told = run_cli("predict", str(tiny_onnx), str(tiny_onnx), "--out", str(tmp_path / "out"), "--backend", name)
+    assert told.code == 1
+    assert told.err.count("\n") == 1
+    assert f"draem: {name} is installed, but does not load (" in told.err
+    assert f"pip install --force-reinstall {name}" in told.err
+
+
+def test_a_broken_runtime_leaves_the_other(tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libgomp.so.1')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    assert open_backend(tiny_onnx)[0].name == "openvino"
+
+
+def test_a_device_of_one_backend_alone(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other is not what the error is about."""
+    with pytest.raises(ConfigError, match=r"device intel-gpu: OpenVINO finds none here"):
+        open_backend(tiny_onnx, Execution(device="intel-gpu"))
+    with pytest.raises(ConfigError, match=r"device intel-gpu: ONNX Runtime runs on .*; --backend openvino runs on it"):
+        open_backend(tiny_onnx, Execution("onnxruntime", device="intel-gpu"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'draem\[openvino\]'"):
+        open_backend(tiny_onnx, Execution(device="intel-gpu"))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

@@ -25,15 +25,14 @@ from draem.config import Config
 from draem.data.layouts import read_layout
 from draem.data.samples import Sample, stratified
 from draem.deployment import graph
-from draem.deployment.benchmark import exports, process
+from draem.deployment.benchmark import process, ways
 from draem.deployment.benchmark.figures import figures_of
 from draem.deployment.benchmark.job import Accuracy, Figures, Job, Rate
-from draem.deployment.benchmark.machine import in_words, machine
 from draem.deployment.benchmark.material import TIMED_IMAGES, Material, of_dataset, rendered
 from draem.deployment.benchmark.measure import measure
 from draem.deployment.benchmark.plot import latency_plot
 from draem.deployment.benchmark.process import measure_apart
-from draem.deployment.benchmark.result import Benchmark, Row
+from draem.deployment.benchmark.result import Benchmark, Row, machine, machine_in_words
 from draem.deployment.benchmark.run import benchmark
 from draem.deployment.benchmark.stopwatch import Latency, peak_memory, rate, timed
 from draem.deployment.benchmark.ways import Way, chosen, ways_to_run
@@ -206,7 +205,10 @@ def test_stratified_takes_some_of_every_kind(woven_tree: Path) -> None:
     assert stratified(samples, 1000) == samples
     many = [Sample(Path(f"{n}"), f"{n:03}", "test", "c", "good", "good", None) for n in range(90)]
     rare = [Sample(Path(f"x{n}"), f"x{n}", "test", "c", "anomalous", "hole", None) for n in range(10)]
-    assert sum(sample.defect == "hole" for sample in stratified(many + rare, 20)) == 2
+    few = stratified(many + rare, 16)
+    assert [sample.name for sample in few if sample.defect == "hole"] == [f"x{n}" for n in (0, 1, 2, 3, 5, 6, 7, 8)]
+    assert [sample.name for sample in few if sample.defect == "good"] == [f"{n * 90 // 8:03}" for n in range(8)]
+    assert stratified(rare + many, 16) == few
 
 
 # --------------------------------------------------------------------------------------------------------------- ways
@@ -225,10 +227,10 @@ def test_ways_of_a_trained_and_of_exported_models(tiny_model: Path) -> None:
 
 
 def test_some_ways_in_their_own_order(tiny_model: Path) -> None:
-    ways = ways_to_run(tiny_model, read_header(tiny_model))
-    assert [way.name for way in chosen(ways, "openvino:int8, torch")] == ["torch:fp32", "torch:bf16", "openvino:int8"]
+    found = ways_to_run(tiny_model, read_header(tiny_model))
+    assert [way.name for way in chosen(found, "openvino:int8, torch")] == ["torch:fp32", "torch:bf16", "openvino:int8"]
     with pytest.raises(ConfigError, match=r"--only cuda: this model is run by torch:fp32, .*openvino:int8$"):
-        chosen(ways, "torch,cuda")
+        chosen(found, "torch,cuda")
 
 
 # ---------------------------------------------------------------------------------------------------------- the whole
@@ -270,7 +272,7 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(
             raise DraemError("no bf16 here")
         return fake_figures(metrics=None)
 
-    monkeypatch.setattr(exports, "_export", fake_export)
+    monkeypatch.setattr(ways, "_export", fake_export)
     found = benchmark(tiny_model, woven_tree, out=tmp_path, measure=fake)
     reasons = {row.way.name: row.reason for row in found.rows}
     assert list(reasons) == TRAINED
@@ -298,10 +300,10 @@ def test_exports_are_made_once_and_taken_again(
         made.append(out)
         return export(model, out, data, **settings)
 
-    monkeypatch.setattr(exports, "export", spy)
+    monkeypatch.setattr(ways, "export", spy)
 
     def ask(material: Material) -> None:
-        exports.exported(model, read_header(model), "onnx", "fp32", tmp_path, material)
+        ways.exported(model, read_header(model), "onnx", "fp32", tmp_path, material)
 
     labelled, other = of_dataset(woven_tree, "auto", None, 1), rendered(read_header(model).config.data, tmp_path / "i")
     ask(labelled)
@@ -313,7 +315,7 @@ def test_exports_are_made_once_and_taken_again(
     edit_header(model, read_header(model).model_copy(update={"thresholds": None}))
     ask(other)
     assert len(made) == 3
-    assert exports.size_of(tiny_ir) == tiny_ir.stat().st_size + tiny_ir.with_suffix(".bin").stat().st_size
+    assert ways.size_of(tiny_ir) == tiny_ir.stat().st_size + tiny_ir.with_suffix(".bin").stat().st_size
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -439,6 +441,6 @@ def test_without_matplotlib_there_is_no_plot_and_the_rest(
 
 def test_a_busy_machine_is_told() -> None:
     found = machine(threads=1) | {"cores": 2}
-    assert "a busy machine" in in_words(found | {"load_average": 1.5})
-    assert "a busy machine" not in in_words(found | {"load_average": 0.1})
-    assert in_words(found | {"load_average": None}).endswith("threads: 1")
+    assert "a busy machine" in machine_in_words(found | {"load_average": 1.5})
+    assert "a busy machine" not in machine_in_words(found | {"load_average": 0.1})
+    assert machine_in_words(found | {"load_average": None}).endswith("threads: 1")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from draem.config import AUGMENTATIONS, ROTATIONS, Config
 from draem.errors import ConfigError
 from draem.presets import PRESETS
-from draem.settings import parse_setting, read_yaml
+from draem.settings import parse_number, parse_setting, read_yaml
 
 PUBLISHED: dict[str, Any] = {
     "data.size": (256, 256),
@@ -318,6 +318,29 @@ def test_a_setting_that_is_no_value(value: str) -> None:
     with pytest.raises(ConfigError, match="is not a value") as caught:
         parse_setting(f"data.size={value}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0_1", "1_000", "0_9", "1_0.5", "0.2_5", "[256, 1_28]", "1_0e3", "{a: 2_0}"])
+def test_a_setting_with_underscores(text: str) -> None:
+    """YAML 1.1 reads 0_1 as 1."""
+    with pytest.raises(ConfigError, match=r"^--set training.seed=.*: write [0-9._e]+ without underscores$"):
+        parse_setting(f"training.seed={text}")
+
+
+@pytest.mark.parametrize("text", ["runs/2024_01/model", "model_1", "v_2"])
+def test_a_name_may_have_underscores(text: str) -> None:
+    assert parse_setting(f"training.init={text}") == ("training.init", text)
+
+
+@pytest.mark.parametrize("text", ["0", "1", "+1", "0.25", ".5", "3.", "1e-3", "2.5E+1", " 0.5 "])
+def test_a_number(text: str) -> None:
+    assert parse_number(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["", ".", "-0", "-1", "0_1", "1e", "nan", "inf", "0x1", "\u0661", "1 2", "e3"])
+def test_what_is_no_plain_number(text: str) -> None:
+    with pytest.raises(ValueError, match="not a number from 0 on"):
+        parse_number(text)
 
 
 @pytest.mark.parametrize("text", ["data.size", "=3", ""])

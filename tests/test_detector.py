@@ -27,7 +27,7 @@ from draem.inspection.memory import out_of_memory
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import image_score
 from draem.inspection.torch_backend import TorchBackend, choose_device
-from draem.modelfile import Header, Thresholds
+from draem.modelfile import Artefact, Header, Thresholds, colour_order
 from draem.network.draem import Draem
 from draem.network.weights import load_model
 from draem.pixels import Images
@@ -254,6 +254,45 @@ def test_unreadable_files_raise_without_a_taker(files: list[Path]) -> None:
         list(stream)
 
 
+TWELVE_BITS = {"data.depth": 16, "data.value_range": [0, 4095]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "image", "says"),
+    [
+        ({}, np.full((40, 30), 4095, np.uint16), "no pixel is brighter than 4095 of 65535: nearly black"),
+        ({}, np.full((40, 30), 60000, np.uint16), ""),
+        ({}, np.zeros((40, 30, 3), np.uint8), ""),
+        ({"data.depth": 16}, np.full((40, 30), 1023, np.uint16), ""),
+        ({"data.channels": 1, "data.depth": 16}, np.full((40, 30, 3), 99, np.uint8), ""),
+        (TWELVE_BITS, np.full((40, 30), 200, np.uint8), "from 0 to 4095, here 255 is the highest: nearly black"),
+        (TWELVE_BITS, np.full((40, 30), 0.9, np.float32), "from 0 to 4095, here 0.9 is the highest: nearly black"),
+        (TWELVE_BITS, np.full((40, 30), 40000, np.uint16), "from 0 to 4095, here most are higher: nearly white"),
+        (TWELVE_BITS, np.full((40, 30), 100, np.uint16), ""),
+        ({"data.value_range": [0, 1]}, np.full((40, 30), 100, np.uint8), "here most are higher: nearly white"),
+    ],
+)
+def test_images_of_another_kind_are_said_once(
+    settings: dict[str, Any], image: NDArray[Any], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1} | settings)
+    channels = config.data.pixel_format.channels
+    header = Header(config=config, channels=channels, colour_order=colour_order(channels))
+    found = Detector(Brightness(), header).predict([image, image, image])
+    assert len(caplog.records) == bool(says)
+    assert says in caplog.text
+    dark, white = found[0].score < 0.13, found[0].score > 0.99
+    assert not says or (dark and "black" in says) or (white and "white" in says)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_frame_that_is_no_image_is_told_by_its_number(batch_size: int) -> None:
+    frames = [_grey(1), _grey(2), _grey(3), _grey(4)[..., :2], _grey(5)]
+    stream = _detector().stream(frames, batch_size)
+    with pytest.raises(DataError, match=r"^frame 3 \(counted from 0\): the array: has 2 channels, 3 expected$"):
+        list(stream)
+
+
 def test_an_error_of_the_source_comes_through() -> None:
     def broken() -> Iterator[Source]:
         yield _grey(1)
@@ -277,6 +316,23 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 def test_one_image_that_does_not_fit() -> None:
     with pytest.raises(MemoryLimitError, match="single image of 64×64"):
         _detector(Brightness(most=0)).predict([_grey(1), _grey(2), _grey(3)])
+
+
+@pytest.mark.parametrize(("batch", "says"), [(4, "with 4 images of 64×64 pixels; export with"), (1, "a single image")])
+def test_a_fixed_batch_that_does_not_fit(batch: int, says: str) -> None:
+    """It always runs as many images: it is not tried with fewer."""
+
+    class Full(Brightness):
+        def run(self, images: Images) -> tuple[Images, Images]:
+            self.batches.append(len(images))
+            raise MemoryLimitError("full")
+
+    backend = Full()
+    artefact = Artefact(format="onnx", precision="fp32", batch=batch, source_sha256="")
+    detector = Detector(backend, _detector().header.model_copy(update={"artefact": artefact}))
+    with pytest.raises(MemoryLimitError, match=says):
+        detector.predict([_grey(level) for level in range(8)])
+    assert backend.batches == [8]
 
 
 def test_the_failed_batch_is_let_go_before_its_half_runs() -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 import draem
 from draem import verbs
-from draem.config import Config
+from draem.config import Config, DataConfig
 from draem.data.demo import render_demo
-from draem.errors import ConfigError, ModelFileError, TrainingError
+from draem.errors import ConfigError, MemoryLimitError, ModelFileError, TrainingError
 from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.modelfile import Artefact, TeacherRecord, read_header
@@ -26,6 +26,7 @@ from draem.network.draem import Draem
 from draem.network.losses import focal_loss, taught_loss
 from draem.network.weights import save_model
 from draem.settings import parse_setting
+from draem.training import run
 from draem.training.checkpoint import RunState
 from draem.training.distillation import Teacher
 from draem.training.trainer import CHECKPOINT, Trainer
@@ -317,14 +318,14 @@ def test_an_exported_teacher_is_one_line(teacher: Path, parts: Path, tmp_path: P
         ({}, {"data.depth": 16}, "--set data.depth=8"),
         (
             {"data__depth": 16, "data__value_range": [0, 4095]},
-            {},
+            {"data.depth": 8, "data.value_range": None},
             "--set data.depth=16 --set data.value_range=[0,4095]",
         ),
         ({}, {"data.value_range": [0, 100]}, "--set data.value_range=null"),
-        ({"data__fit": "letterbox"}, {}, "--set data.fit=letterbox"),
+        ({"data__fit": "letterbox"}, {"data.fit": "resize"}, "--set data.fit=letterbox"),
         (
             {"data__fit": "tiles", "data__overlap": 32},
-            {},
+            {"data.fit": "resize", "data.overlap": 64},
             "--set data.fit=tiles --set data.overlap=32",
         ),
     ],
@@ -338,6 +339,61 @@ def test_a_teacher_of_other_images_says_how_to_train(
     assert said == f"teacher {teacher}: was trained on images that come in another way; train with {advice}"
     given = dict(verbs_settings(advice))
     distill(teacher, parts, tmp_path / "again", ours | given | {"training.images": 4})
+
+
+KINDS = [
+    {"data__size": [96, 64], "data__channels": 1, "data__depth": 8, "data__fit": "letterbox"},
+    {
+        "data__size": [64, 96],
+        "data__channels": 3,
+        "data__depth": 16,
+        "data__value_range": [0, 4095],
+        "data__fit": "tiles",
+        "data__overlap": 32,
+    },
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_come_to_the_student_as_to_its_teacher(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
+) -> None:
+    """Unless told otherwise, in the file or the settings; a run that goes on has what it began with."""
+    asked: list[DataConfig] = []
+
+    def stop(data: Path, out: Path, config: Config, **rest: Any) -> None:
+        asked.append(config.data)
+        (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+
+    monkeypatch.setattr(run, "train_run", stop)
+    teacher = write_tiny_model(tmp_path / "teacher.safetensors", **kind)
+    theirs = read_header(teacher).config.data
+    (tmp_path / "own.yaml").write_text("data: {size: 32, select_share: 0.2, fit: resize}", encoding="utf-8")
+    verbs.distill(teacher, parts, tmp_path, "official")
+    verbs.distill(teacher, parts, tmp_path, config=tmp_path / "own.yaml", settings={"data": {"depth": 8}})
+    verbs.distill(teacher, parts, tmp_path, resume=True)
+    plain, own, resumed = asked
+    names = ("size", "channels", "depth", "value_range", "fit", "overlap")
+    assert {name: getattr(plain, name) for name in names} == {name: getattr(theirs, name) for name in names}
+    assert plain.interpolation == "linear", "the preset's, which no network sees"
+    assert (own.size, own.select_share, own.fit, own.depth) == ((32, 32), 0.2, "resize", 8)
+    assert (own.channels, own.value_range, own.overlap) == (theirs.channels, theirs.value_range, theirs.overlap)
+    assert resumed == own
+
+
+def test_memory_for_the_teachers_answer_is_counted(
+    teacher: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Teacher.logits
+
+    def limited(self: Teacher, images: Tensor) -> Tensor:
+        if len(images) > 2:
+            raise MemoryError
+        return usual(self, images)
+
+    monkeypatch.setattr(Teacher, "logits", limited)
+    with pytest.raises(MemoryLimitError, match=r"out of memory with training\.batch_size=8; 2 fits"):
+        distill(teacher, parts, tmp_path, {"training.batch_size": 8})
 
 
 def verbs_settings(advice: str) -> list[tuple[str, Any]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doctor_faults import FAULTS, Fault, Tree, diagnose, encoded, is_found, plant, put
+from doctor_faults import diagnose, is_found, plant
+from faults import FAULTS, Fault, Tree, encoded, put
 
 import trees
 from conftest import Outcome

@@ -18,16 +18,16 @@ from onnx import numpy_helper
 
 import draem
 from draem.deployment import graph, material, quantise
-from draem.deployment.export import Format, certificate_file, export
+from draem.deployment.export import certificate_file, export
 from draem.errors import DataError, DraemError, MissingExtraError, ParityError
 from draem.evaluation.evaluate import evaluate
 from draem.files import move_together
 from draem.inspection.detector import Detector
-from draem.modelfile import Thresholds, edit_header, read_header, read_model
+from draem.modelfile import ArtefactFormat, Thresholds, edit_header, read_header, read_model
 from tiny import write_noise
 
 Run = Callable[..., Any]
-NAMES: dict[Format, str] = {"onnx": "part.onnx", "openvino": "part.xml"}
+NAMES: dict[ArtefactFormat, str] = {"onnx": "part.onnx", "openvino": "part.xml"}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def _left(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("to", NAMES)
 @pytest.mark.usefixtures("drawn")
-def test_what_is_written(tiny_model: Path, woven_tree: Path, tmp_path: Path, to: Format) -> None:
+def test_what_is_written(tiny_model: Path, woven_tree: Path, tmp_path: Path, to: ArtefactFormat) -> None:
     out = tmp_path / "deep" / "er" / NAMES[to]
     made = export(tiny_model, out, woven_tree)
     files = [out.name, f"{out.name}.certificate.json", *(["part.bin"] if to == "openvino" else [])]
@@ -88,7 +88,12 @@ def test_what_is_written(tiny_model: Path, woven_tree: Path, tmp_path: Path, to:
 
 @pytest.mark.parametrize("to", NAMES)
 def test_int8_is_compared_as_it_is_written_or_leaves_nothing(
-    tiny_model: Path, woven_tree: Path, tmp_path: Path, to: Format, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    woven_tree: Path,
+    tmp_path: Path,
+    to: ArtefactFormat,
+    run_cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The certificate's scores are those of the file, run again; below what it differs by, it is refused."""
     monkeypatch.setattr(quantise, "_ROUNDS", 1)
@@ -188,7 +193,7 @@ def test_stdout_holds_the_result_alone(tiny_model: Path, woven_tree: Path, tmp_p
 
 @pytest.mark.parametrize("to", NAMES)
 def test_other_answers_are_refused_and_leave_nothing(
-    tiny_model: Path, woven_tree: Path, tmp_path: Path, to: Format, spoil: Callable[[float], None], run_cli: Run
+    tiny_model: Path, woven_tree: Path, tmp_path: Path, to: ArtefactFormat, spoil: Callable[[float], None], run_cli: Run
 ) -> None:
     spoil(0.9)
     ended = run_cli("export", tiny_model, "--data", woven_tree, "--out", tmp_path / "new" / NAMES[to])
@@ -311,6 +316,7 @@ def test_files_move_together_or_not_at_all(
         (["--out", "part.onnx", "--backend", "torch"], "does not run onnx; use onnxruntime or openvino"),
         (["--out", "part.onnx", "--tolerance", "map=1"], "use map_max, map_mean, score, flips"),
         (["--out", "part.onnx", "--tolerance", "score"], "write KEY=NUMBER"),
+        (["--out", "part.onnx", "--tolerance", "score=0_1"], "write KEY=NUMBER"),
         (["--out", "folder.onnx"], "it is a folder"),
         (["--out", "bins.xml"], "bins.bin: cannot be written: it is a folder"),
         (["--out", "file/part.onnx"], "cannot be written: Not a directory"),

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from draem.config import Config
-from draem.deployment.export import export_model, ir_of
+from draem.deployment.export import export_model
+from draem.deployment.ir import ir_of
 from draem.inspection.backends import open_backend
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution

@@ -169,7 +169,11 @@ def test_a_white_mask_is_the_whole_image(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (["treshold=0.4"], "threshold=a number from 0 to 1, or none; review="),
+        (["treshold=0.4"], "'treshold=0.4' sets nothing; did you mean threshold?"),
+        (["colour=0.4"], "threshold=a number from 0 to 1, or none; review="),
+        (["threshold=0_1"], "give a number from 0 to 1"),
+        (["threshold=-0"], "give a number from 0 to 1"),
+        (["review=-0.0"], "give a number below the threshold"),
         (["threshold"], "'threshold' sets nothing"),
         (["threshold="], "no value"),
         (["threshold=x"], "give a number from 0 to 1"),

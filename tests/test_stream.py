@@ -294,6 +294,17 @@ def test_pictures_are_written_beside_and_rows_stay_in_order(tmp_path: Path, monk
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 25
 
 
+def test_pictures_of_earlier_runs_stay_and_are_counted(tmp_path: Path) -> None:
+    paths, out = _photos(tmp_path / "in", 5), tmp_path / "out"
+    detector, quiet = _detector(Backend()), lambda done, total: None
+    assert predict_files(detector, paths[:3], out, 4, quiet).older_pictures == 0
+    assert predict_files(detector, paths[:3], out, 4, quiet).older_pictures == 0
+    paths[1].write_bytes(b"no image any more")
+    summary = predict_files(detector, [paths[1], paths[4]], out, 4, quiet)
+    assert (summary.images, summary.older_pictures) == (1, 6)
+    assert len(list((out / "maps").iterdir())) == 4
+
+
 def test_a_picture_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
     paths = _photos(tmp_path / "in", 30)
     (tmp_path / "out" / "maps").mkdir(parents=True)

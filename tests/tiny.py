@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from draem.config import Config
-from draem.deployment.export import ir_of
 from draem.deployment.graph import onnx_graph
+from draem.deployment.ir import ir_of
 from draem.images import write_image
 from draem.modelfile import Artefact, Header, Thresholds, colour_order, onnx, openvino
 from draem.network.draem import Draem

@@ -8,7 +8,8 @@ DraemError
 ├── TrainingError      a training run that cannot go on
 │   └── MemoryLimitError   a batch that does not fit into memory
 ├── ParityError        an export whose answers are not those of the model
-└── MissingExtraError  a package that an extra would have installed
+├── MissingExtraError  a package that an extra would have installed
+└── BrokenPackageError a package that is installed and does not load
 """
 
 from __future__ import annotations
@@ -52,3 +53,14 @@ class MissingExtraError(DraemError):
     def __init__(self, package: str, extra: str, instead: str = "") -> None:
         more = f", {instead}" if instead else ""
         super().__init__(f"{package} is not installed: run pip install 'draem[{extra}]'{more}")
+
+
+class BrokenPackageError(DraemError):
+    """A package is installed, but does not load, as where a shared library that it needs is missing."""
+
+    def __init__(self, package: str, reason: Exception) -> None:
+        words = " ".join(str(reason).split())[:160]
+        super().__init__(
+            f"{package} is installed, but does not load ({words}): install what it misses, or run pip install "
+            f"--force-reinstall {package}"
+        )

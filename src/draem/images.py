@@ -18,7 +18,7 @@ from draem.errors import DraemError, ImageError
 from draem.files import atomic_write
 from draem.imagefiles import damage, file_format, with_plain_alpha
 from draem.imageheaders import ImageHeader, read_header
-from draem.pixels import PixelFormat, Pixels, ValueRange, convert, view
+from draem.pixels import Depth, PixelFormat, Pixels, ValueRange, convert, view
 
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of the files that `write_image` writes."""
@@ -29,7 +29,7 @@ _FIRST_BYTES = 1 << 20
 FitMode = Literal["resize", "letterbox"]
 Interpolation = Literal["area", "linear"]
 Box = tuple[int, int, int, int]
-Depth = TypeVar("Depth", bound=np.unsignedinteger[Any])
+Kind = TypeVar("Kind", bound=np.unsignedinteger[Any])
 
 
 # ---------------------------------------------------------------------------------------------------------------- read
@@ -73,10 +73,19 @@ def read_pixels(path: Path, wanted: PixelFormat) -> Pixels:
     Raises:
         ImageError: as `read_image`, or the file's channels do not fit the format.
     """
+    return convert(read_raw(path, wanted.depth), wanted, str(path))
+
+
+def read_raw(path: Path, depth: Depth = 8) -> NDArray[Any]:
+    """Raw values of an image file as of `decode_raw`, of which at least so many bits are read, if it has them.
+
+    Raises:
+        ImageError: as `read_image`, or only 8 of more bits can be read.
+    """
     raw, header = _decode(_read_bytes(path), str(path))
-    if wanted.depth == 16 and header.bits > 8 and raw.dtype == np.uint8:
+    if depth == 16 and header.bits > 8 and raw.dtype == np.uint8:
         raise ImageError(f"{path}: only 8 of its {header.bits} bits can be read: save it as grey or RGB without alpha")
-    return convert(raw, wanted, str(path))
+    return raw
 
 
 def read_file_header(path: Path) -> ImageHeader | None:
@@ -254,8 +263,8 @@ def plan_fit(original: tuple[int, int], size: tuple[int, int], fit: FitMode) -> 
 
 
 def fit_image(
-    image: NDArray[Depth], size: tuple[int, int], fit: FitMode, interpolation: Interpolation = "area"
-) -> NDArray[Depth]:
+    image: NDArray[Kind], size: tuple[int, int], fit: FitMode, interpolation: Interpolation = "area"
+) -> NDArray[Kind]:
     """Bring H×W×C pixels to `size` (height, width); a letterbox is centred, padded with the edge's colours."""
     plan = plan_fit((image.shape[0], image.shape[1]), size, fit)
     scaled = (plan.height, plan.width)
@@ -276,7 +285,7 @@ def fit_mask(
     return np.asarray(_pad(coverage, plan, cv2.BORDER_CONSTANT) >= 0.5 - 1e-5)
 
 
-def extend(pixels: NDArray[Depth], size: tuple[int, int]) -> NDArray[Depth]:
+def extend(pixels: NDArray[Kind], size: tuple[int, int]) -> NDArray[Kind]:
     """H×W×C pixels, made at least as large as `size` by repeating the last row and the last column."""
     below, right = (max(wanted - side, 0) for wanted, side in zip(size, pixels.shape, strict=False))
     return np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge") if below or right else pixels

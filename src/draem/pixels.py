@@ -75,6 +75,22 @@ def unused_range(highest: int) -> ValueRange | None:
     return None if highest >= 2**15 or highest < 1 else (0.0, 2.0 ** max(highest.bit_length(), 8) - 1)
 
 
+def unlike(raw: NDArray[Any], wanted: PixelFormat) -> str:
+    """Why raw values are hardly of the kind that a format was chosen for, in words; empty: they may well be.
+
+    Another range of values leaves nothing to see. Grey and colour stand in for each other, which is not told here.
+    """
+    if wanted.value_range is None:
+        highest = int(raw.max()) if raw.dtype == np.uint16 and wanted.depth == 8 else 0
+        return f"no pixel is brighter than {highest} of 65535: nearly black" if unused_range(highest) else ""
+    low, high = wanted.value_range
+    span = f"the model's images have values from {low:g} to {high:g}"
+    reached = {"u": 255 if raw.dtype == np.uint8 else 65535, "f": float(raw.max())}.get(raw.dtype.kind, high)
+    if reached < low + (high - low) / 8:
+        return f"{span}, here {reached:g} is the highest: nearly black"
+    return f"{span}, here most are higher: nearly white" if float(raw.mean()) > high else ""
+
+
 def view(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """For people: …×C of uint8, uint16 or floats in [0, 1] (cut) as …×3 uint8 RGB.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,39 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """``key=value`` of the command line; the value is read as YAML.
 
     Raises:
-        ConfigError: there is no ``=``, or the value is not YAML.
+        ConfigError: there is no ``=``, the value is not YAML, or a number in it has underscores.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: write key=value, such as training.batch_size=4")
     try:
-        return key, _parse_yaml(value)
+        parsed = _parse_yaml(value)
     except ValueError:
         raise ConfigError(f"--set {text}: {value!r} is not a value") from None
+    odd = [word for word in re.split(r"[][{},\s]+", value) if _UNDERSCORED.fullmatch(word)]
+    if odd:  # YAML 1.1 reads 0_1 as 1
+        raise ConfigError(f"--set {text}: write {odd[0]} without underscores")
+    return key, parsed
+
+
+def parse_number(text: str) -> float:
+    """A number from 0 on, in decimal digits, such as 0.25, 3 or 1e-3.
+
+    Raises:
+        ValueError: it is none, or spelt in another way that Python takes too, such as 0_1 or -0.
+    """
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} is not a number from 0 on")
+    return float(text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of the known words that was probably meant; none where nothing is alike."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+_NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_UNDERSCORED = re.compile(r"[-+]?[0-9.][0-9._]*_[0-9._]*([eE][-+]?[0-9_]+)?")
 
 
 class _NumberLoader(yaml.SafeLoader):

@@ -14,8 +14,7 @@ from rich.table import Column, Table
 
 from draem.data.doctor.findings import Report
 from draem.deployment.benchmark.job import Rate
-from draem.deployment.benchmark.machine import in_words
-from draem.deployment.benchmark.result import Benchmark, Row
+from draem.deployment.benchmark.result import Benchmark, Row, machine_in_words
 from draem.deployment.benchmark.stopwatch import Latency
 from draem.deployment.export import Export
 from draem.evaluation.evaluate import Evaluation
@@ -267,7 +266,7 @@ def benchmark_table(benchmark: Benchmark) -> Table:
         table.add_row(row.way.backend, row.way.precision, *_figures(row), style="dim" if row.reason else None)
     said = [f"{row.way.name}: {row.reason}" for row in benchmark.rows if row.reason]
     said += [f"{row.way.name}: its answers differ by more than export allows" for row in benchmark.rows if row.forced]
-    table.caption = escape("\n".join([in_words(benchmark.machine), *said]))
+    table.caption = escape("\n".join([machine_in_words(benchmark.machine), *said]))
     return table
 
 

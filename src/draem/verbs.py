@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from draem.config import Config
+from draem.config import Config, DataConfig
 from draem.data.layouts import ALL, read_layout
 from draem.errors import ConfigError, MissingExtraError
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
 from draem.inspection.execution import BackendName, Device, Precision
 from draem.modelfile import read_header
-from draem.settings import flat, read_yaml
+from draem.settings import flat, nested, read_yaml
 
 _log = logging.getLogger(__name__)
 _MAY_CHANGE = {"checkpoint_every", "log_every", "teacher"}
@@ -95,7 +95,8 @@ def distill(
     share. All else is as in training.
 
     Args:
-        teacher: a trained model, of images of the same size and kind; any widths.
+        teacher: a trained model of any widths. How images come to the network, in size, channels, depth, value range,
+            fit and overlap, is the teacher's where neither `config` nor `settings` says otherwise, which is refused.
         data: a folder of good images, or a data set whose layout is understood; best the teacher's own.
         out: the run's folder; its `model.safetensors` is the model.
         preset: where the student's settings start from; empty: `edge`.
@@ -113,15 +114,29 @@ def distill(
     """
     if category == ALL:
         raise ConfigError("category all: a teacher teaches one category; name it")
-    read_header(Path(teacher))  # before torch: what is no model is told at once
+    taught_by = read_header(Path(teacher))  # before torch: what is no model is told at once
     settings = {
         **(settings or {}),
         **({"training.init": str(init)} if init else {}),
         "training.teacher": str(teacher),
     }
     file = Path(config) if config else None
+    if not (resume and (Path(out) / "config.yaml").exists()):
+        settings = _seeing_as(taught_by.config.data, file, settings)
     resolved = resolve_config(Path(out), preset, file, settings, resume, otherwise="edge")
     return _train(Path(data), Path(out), resolved, category, resume)
+
+
+def _seeing_as(teacher: DataConfig, file: Path | None, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a student; what they and the file leave open of how images come is the teacher's."""
+    tree = nested(settings)
+    ours, in_file = tree.get("data", {}), read_yaml(file).get("data", {}) if file else {}
+    if not (isinstance(ours, dict) and isinstance(in_file, dict)):
+        return settings  # which are refused as what they are
+    pixels = teacher.pixel_format
+    theirs = {"channels": pixels.channels, "depth": pixels.depth}
+    theirs |= teacher.model_dump(mode="json", include={"size", "value_range", "fit", "overlap"})
+    return {**tree, "data": {key: value for key, value in theirs.items() if key not in in_file} | ours}
 
 
 def _train(data: Path, out: Path, config: Config, category: str | None, resume: bool) -> Detector:

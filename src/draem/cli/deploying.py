@@ -66,12 +66,13 @@ def export(
 
 def _tolerances(given: list[str] | None) -> dict[str, float]:
     from draem.errors import ConfigError
+    from draem.settings import parse_number
 
     found = {}
     for text in given or []:
         key, _, value = text.partition("=")
         try:
-            found[key.strip()] = float(value)
+            found[key.strip()] = parse_number(value)
         except ValueError:
             raise ConfigError(f"--tolerance {text}: write KEY=NUMBER, such as map_max=0.005") from None
     return found

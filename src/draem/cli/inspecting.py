@@ -121,6 +121,11 @@ def predict(
         summary = predict_files(detector, paths, out, batch_size, progress)
     for problem in summary.unreadable:
         message(f"left out: {problem}")
+    if summary.older_pictures:
+        message(
+            f"older pictures in {out}: {summary.older_pictures} of earlier runs stay; those of this one are in "
+            "results.jsonl"
+        )
     message(f"run by {detector.backend.execution}")
     typer.echo(summary.in_words())
     finish(as_json, {**summary.to_dict(), "execution": detector.backend.execution})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from draem.config.sections import DataConfig, NetworkConfig, ScoreConfig, Sectio
 from draem.config.simulation import SimulationConfig
 from draem.errors import ConfigError
 from draem.presets import PRESETS
-from draem.settings import flat, nested, read_yaml, stack
+from draem.settings import flat, nearest, nested, read_yaml, stack
 
 
 class Config(Section):
@@ -109,8 +108,8 @@ def _explain(item: Any) -> str:
             field = model.model_fields.get(part)
             model = field.annotation if field else model
         known = list(getattr(model, "model_fields", {}))
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*place[:-1], *near])}?" if near else f"known here: {', '.join(known)}"
+        near = nearest(place[-1], known)
+        hint = f"did you mean {'.'.join([*place[:-1], near])}?" if near else f"known here: {', '.join(known)}"
         return f"{key} is not a setting ({hint})"
     if item["type"] == "missing":
         return f"{key} is missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -79,13 +79,17 @@ class Split:
 
 
 def stratified(samples: Sequence[Sample], most: int) -> tuple[Sample, ...]:
-    """At most so many of the samples, in their order: of every category and defect type one, then their proportions."""
+    """At most so many of the samples, sorted by name: the same ones, in whatever order they come.
+
+    Every category and defect type has its turn until the number is reached, so that rare ones are there; within one,
+    the samples lie evenly spaced among their names.
+    """
     kinds: dict[tuple[str, str], list[Sample]] = {}
-    for sample in samples:
+    for sample in sorted(samples, key=lambda sample: sample.name):
         kinds.setdefault((sample.category, sample.defect), []).append(sample)
-    shares = {sample.name: place / len(kind) for kind in kinds.values() for place, sample in enumerate(kind)}
-    kept = {sample.name for sample in sorted(samples, key=lambda sample: (shares[sample.name], sample.name))[:most]}
-    return tuple(sample for sample in samples if sample.name in kept)
+    shares = _fair_shares({key: len(kind) for key, kind in kinds.items()}, most)
+    taken = [kind[index * len(kind) // shares[key]] for key, kind in kinds.items() for index in range(shares[key])]
+    return tuple(sorted(taken, key=lambda sample: sample.name))
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -123,6 +127,15 @@ def split_good(samples: Sequence[Sample], select_share: float, calibrate_share: 
     parts = drawn[:select], drawn[select : select + calibrate], drawn[select + calibrate :]
     by_name: list[tuple[Sample, ...]] = [tuple(sorted(part, key=lambda sample: sample.name)) for part in parts]
     return Split(train=by_name[2], select=by_name[0], calibrate=by_name[1])
+
+
+def _fair_shares(sizes: Mapping[tuple[str, str], int], most: int) -> dict[tuple[str, str], int]:
+    """How many of each kind: one each in turn, until there are enough or no more."""
+    shares = dict.fromkeys(sizes, 0)
+    for _ in range(min(most, sum(sizes.values()))):
+        least = min((key for key in sizes if shares[key] < sizes[key]), key=lambda key: shares[key])
+        shares[least] += 1
+    return shares
 
 
 def _draw(seed: int, name: str) -> bytes:

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from draem.config import Config
-from draem.data.samples import Dataset, Sample, split_good
+from draem.data.samples import Dataset, Sample, split_good, stratified
 from draem.errors import ConfigError, DataError, ImageError, ModelFileError, ParityError
 from draem.evaluation.evaluate import count_prediction, mask_of
 from draem.evaluation.metrics import MetricsAccumulator
@@ -21,10 +20,9 @@ from draem.inspection.detector import Detector, Source
 from draem.inspection.execution import Precision
 from draem.inspection.prediction import Prediction
 from draem.inspection.scoring import verdict
-from draem.modelfile import Certificate, ImageParity, Thresholds
+from draem.modelfile import Certificate, ImageParity, Thresholds, WeightPrecision
 from draem.pixels import PixelFormat
 
-WeightPrecision = Literal["fp32", "fp16", "int8"]
 BATCH = 8
 """Images in one run, where the export takes any number."""
 
@@ -72,8 +70,7 @@ def choose_images(dataset: Dataset, most: int, config: Config) -> Chosen:
     Of the good ones those that the threshold was chosen on are left out: the score of one is the threshold, and any
     rounding would change its verdict.
 
-    Every category and defect type has its turn until the number is reached, so that rare ones are there; within one,
-    the images lie evenly spaced among their names. The same data give the same images.
+    Of many, those that `draem.data.samples.stratified` takes.
 
     Raises:
         DataError: there are no images, or none of them can be read as the model's kind of pixels.
@@ -81,15 +78,11 @@ def choose_images(dataset: Dataset, most: int, config: Config) -> Chosen:
     pool, kind = (dataset.test, "test images") if dataset.test else (_uncalibrated(dataset, config), "good images")
     if not pool:
         raise DataError(f"{dataset.root}: {dataset.name} has no images to compare on")
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in sorted(pool, key=lambda sample: sample.name):
-        groups.setdefault((sample.category, sample.defect), []).append(sample)
-    shares = _fair_shares({key: len(group) for key, group in groups.items()}, most)
-    chosen = [group[index * len(group) // shares[key]] for key, group in groups.items() for index in range(shares[key])]
+    chosen = stratified(pool, most)
     _refuse_unreadable(chosen, config.data.pixel_format)
     counts = Counter(sample.defect for sample in chosen)
     parts = ", ".join(f"{number} {defect}" for defect, number in sorted(counts.items()))
-    return Chosen(tuple(chosen), f"{len(chosen)} of the {len(pool)} {kind} of {dataset.name}: {parts}")
+    return Chosen(chosen, f"{len(chosen)} of the {len(pool)} {kind} of {dataset.name}: {parts}")
 
 
 def compare(
@@ -161,15 +154,6 @@ def _uncalibrated(dataset: Dataset, config: Config) -> tuple[Sample, ...]:
         return ()
     split = split_good(dataset.train_good, config.data.select_share, config.data.calibrate_share, config.training.seed)
     return split.train + split.select
-
-
-def _fair_shares(sizes: Mapping[tuple[str, str], int], most: int) -> dict[tuple[str, str], int]:
-    """How many of each group: one each in turn, until there are enough or no more."""
-    shares = dict.fromkeys(sizes, 0)
-    for _ in range(min(most, sum(sizes.values()))):
-        least = min((key for key in sizes if shares[key] < sizes[key]), key=lambda key: shares[key])
-        shares[least] += 1
-    return shares
 
 
 def _refuse_unreadable(samples: Sequence[Sample], pixel_format: PixelFormat) -> None:

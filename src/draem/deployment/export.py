@@ -9,27 +9,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from draem.config import AnyLayout
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset
-from draem.deployment.certificate import WeightPrecision, beyond, choose_images, compare, tolerances
+from draem.deployment.certificate import beyond, choose_images, compare, tolerances
+from draem.deployment.ir import ir_of
 from draem.errors import ConfigError, DraemError, MissingExtraError, ModelFileError, ParityError
 from draem.files import atomic_write, move_together
 from draem.inspection.detector import Detector
 from draem.inspection.execution import BackendName, Execution, Precision
-from draem.inspection.openvino_backend import import_openvino
-from draem.modelfile import Artefact, Certificate, Header, edit_header, onnx, openvino, read_header
+from draem.modelfile import (
+    Artefact,
+    ArtefactFormat,
+    Certificate,
+    Header,
+    WeightPrecision,
+    edit_header,
+    onnx,
+    openvino,
+    read_header,
+)
 
-Format = Literal["onnx", "openvino"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
-_SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
-_BACKENDS: dict[Format, tuple[BackendName, ...]] = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
+_SUFFIXES: dict[ArtefactFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
+_BACKENDS: dict[ArtefactFormat, tuple[BackendName, ...]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+}
 """What runs a format; the first is the format's own, and is compared with unless told."""
 _FINER = {"fp32": "", "fp16": "use --precision fp32, ", "int8": "use --precision fp16, "}
 
@@ -82,7 +92,7 @@ def export(
     out: str | Path,
     data: str | Path,
     *,
-    to: Format | None = None,
+    to: ArtefactFormat | None = None,
     precision: WeightPrecision = "fp32",
     batch: int | None = None,
     images: int = 64,
@@ -128,28 +138,19 @@ def export(
         draft = folder / out.name
         written = export_model(model, draft, to, precision, batch, dataset, progress)
         after = Detector.load(draft, backend=execution.backend, precision=execution.precision)
-        certificate = compare(
-            Detector.load(model, "cpu"), after, chosen, allowed, batch, lambda *done: progress("compare", *done)
-        )
+        before = Detector.load(model, "cpu")
+        certificate = compare(before, after, chosen, allowed, batch, lambda *done: progress("compare", *done))
         complaints = beyond(certificate, header.thresholds)
         if complaints and not force:
-            raise ParityError(
-                f"{out}: not written, its answers are not the model's: {'; '.join(complaints)}; "
-                f"{_FINER[precision]}allow more with --tolerance, or write it all the same with --force"
-            )
+            raise ParityError(f"{out}: not written, {_in_words(complaints, precision)}")
         sealed = _with_certificate(written, certificate.model_copy(update={"forced": bool(complaints)}))
-        edit_header(draft, sealed)
-        atomic_write(certificate_file(draft), json.dumps(_record(sealed), indent=1, allow_nan=False).encode())
-        drafts = [path for path in _files(draft) if path.exists()]
-        size = sum(path.stat().st_size for path in drafts if path != certificate_file(draft))
-        move_together({path: out.with_name(path.name) for path in drafts}, kept=folder)
-    return Export(out, sealed, size, complaints)
+        return Export(out, sealed, _put_in_place(draft, out, sealed), complaints)
 
 
 def export_model(
     model: Path,
     out: Path,
-    to: Format = "onnx",
+    to: ArtefactFormat = "onnx",
     precision: WeightPrecision = "fp32",
     batch: int | None = None,
     dataset: Dataset | None = None,
@@ -186,18 +187,7 @@ def export_model(
     return openvino.write_model(out, header, content, weights)
 
 
-def ir_of(content: bytes, half: bool = False) -> tuple[bytes, bytes]:
-    """An ONNX model as OpenVINO IR: the .xml and the .bin."""
-    ov = import_openvino()
-    model = ov.Core().read_model(content)
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.xml"
-        ov.save_model(model, path, compress_to_fp16=half)
-        return path.read_bytes(), np.fromfile(path.with_suffix(".bin"), np.uint8).tobytes()
-
-
-def _format(out: Path, to: Format | None) -> Format:
+def _format(out: Path, to: ArtefactFormat | None) -> ArtefactFormat:
     """The format that the name of a file stands for, which is the one asked for.
 
     Raises:
@@ -212,7 +202,9 @@ def _format(out: Path, to: Format | None) -> Format:
     return found
 
 
-def _refuse_wrong(model: Path, out: Path, to: Format, precision: WeightPrecision, execution: Execution) -> Header:
+def _refuse_wrong(
+    model: Path, out: Path, to: ArtefactFormat, precision: WeightPrecision, execution: Execution
+) -> Header:
     """The header of the model, if all that can be known before the work says that it will go well."""
     if precision not in ("fp32", "fp16", "int8"):
         raise ConfigError(f"precision {precision!r}: use fp32, fp16 or int8")
@@ -262,6 +254,23 @@ def _files(path: Path) -> list[Path]:
     """All that an export writes, in the order in which it is put in place: an .xml finds its .bin there."""
     weights = [openvino.weights_file(path)] if path.suffix.lower() == ".xml" else []
     return [*weights, path, certificate_file(path)]
+
+
+def _in_words(complaints: list[str], precision: WeightPrecision) -> str:
+    return (
+        f"its answers are not the model's: {'; '.join(complaints)}; "
+        f"{_FINER[precision]}allow more with --tolerance, or write it all the same with --force"
+    )
+
+
+def _put_in_place(draft: Path, out: Path, sealed: Header) -> int:
+    """Give a draft its final header and its certificate, and move all its files; returns the model's size in bytes."""
+    edit_header(draft, sealed)
+    atomic_write(certificate_file(draft), json.dumps(_record(sealed), indent=1, allow_nan=False).encode())
+    drafts = [path for path in _files(draft) if path.exists()]
+    size = sum(path.stat().st_size for path in drafts if path != certificate_file(draft))
+    move_together({path: out.with_name(path.name) for path in drafts}, kept=draft.parent)
+    return size
 
 
 def _with_certificate(header: Header, certificate: Certificate) -> Header:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from draem.deployment.graph import silent
+from draem.deployment.ir import ir_bytes
 from draem.errors import MissingExtraError
 from draem.inspection.onnx_backend import import_onnxruntime
 from draem.inspection.openvino_backend import import_openvino
@@ -81,10 +80,7 @@ class OpenvinoFormat:
 
     def written(self, model: Any) -> tuple[bytes, bytes]:
         """See `Int8Format`."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.xml"
-            self._openvino.save_model(model, path, compress_to_fp16=False)
-            return path.read_bytes(), np.fromfile(path.with_suffix(".bin"), np.uint8).tobytes()
+        return ir_bytes(model)
 
 
 class OnnxFormat:

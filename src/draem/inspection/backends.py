@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from draem.errors import ConfigError, MissingExtraError
+from draem.inspection import onnx_backend, openvino_backend
 from draem.inspection.execution import Backend, BackendName, Execution
 from draem.inspection.fastest import open_fastest
 from draem.inspection.fixed_batch import FixedBatch
@@ -26,6 +27,7 @@ RUNS: dict[str, tuple[BackendName, ...]] = {
     ".xml": ("openvino",),
 }
 """Which backends run which kind of model file."""
+_DEVICES = {"onnxruntime": tuple(onnx_backend.DEVICES), "openvino": tuple(openvino_backend.DEVICES)}
 
 
 def open_backend(path: Path, execution: Execution = Execution()) -> tuple[Backend, Header]:  # noqa: B008 (frozen)
@@ -54,9 +56,10 @@ def open_backend(path: Path, execution: Execution = Execution()) -> tuple[Backen
 def _openers(
     names: tuple[BackendName, ...], path: Path, sealed: Sealed, execution: Execution
 ) -> dict[str, Callable[[], Backend]]:
-    """How each backend is opened; of several, those that are installed."""
-    there = [name for name in names if len(names) == 1 or find_spec(name)]
-    return {name: partial(_open_graph, name, path, sealed, execution) for name in there or names}
+    """How each backend is opened; of several, those that have the device, and of these those that are installed."""
+    able = [name for name in names if execution.device in _DEVICES[name]] or names
+    there = [name for name in able if len(able) == 1 or find_spec(name)]
+    return {name: partial(_open_graph, name, path, sealed, execution) for name in there or able}
 
 
 def _open_graph(name: BackendName, path: Path, sealed: Sealed, execution: Execution) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
-from draem.images import fit_image, read_pixels
+from draem.images import fit_image, read_raw
 from draem.inspection.backends import Backend, open_backend
 from draem.inspection.execution import BackendName, Device, Execution, Precision
 from draem.inspection.prediction import Prediction
@@ -24,11 +25,12 @@ from draem.inspection.scoring import image_score, verdict
 from draem.inspection.stream import overlapped
 from draem.inspection.tiling import Tiling, batched, in_order
 from draem.modelfile import Header
-from draem.pixels import Images, PixelFormat, Pixels, convert, view
+from draem.pixels import Images, PixelFormat, Pixels, convert, unlike, view
 
 Source = str | Path | NDArray[Any]
 """An image file, or an array: H×W, or H×W×C with red first, of uint8, uint16 or floats, as files hold them."""
 
+_log = logging.getLogger(__name__)
 _Loaded = tuple[Path | None, Pixels]
 _Found = tuple[list[Images], list[NDArray[np.uint8]], float]
 """Of each image the map that is scored, and the reconstruction for people; and the seconds that they waited."""
@@ -51,6 +53,7 @@ class Detector:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
+        self._doubted = False
         # An image in tiles keeps the whole backend busy.
         self._turns = threading.BoundedSemaphore(1 if header.config.data.fit == "tiles" else backend.in_flight)
 
@@ -92,7 +95,7 @@ class Detector:
         """
         if isinstance(source, list):
             return list(self.stream(source))
-        return self._inspect([_load(source, self.header.config.data.pixel_format)])[0]
+        return self._inspect([self._load(source)])[0]
 
     def stream(
         self,
@@ -112,20 +115,49 @@ class Detector:
 
         Raises:
             ImageError: a file cannot be read, and there is no `on_unreadable`.
+            DataError: an array is not an image; the error tells its number, counted from 0.
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
-        data = self.header.config.data
-        wanted, at_once = data.pixel_format, 1 if data.fit == "tiles" else batch_size
+        at_once = 1 if self.header.config.data.fit == "tiles" else batch_size
         # A camera may fill one array again and again: what is looked at later is copied now.
         kept = (source.copy() if isinstance(source, np.ndarray) else source for source in sources)
-        load = lambda source: _load(source, wanted)  # noqa: E731
-        for batch in overlapped(kept, load, self._inspect, at_once, self.backend.in_flight, ImageError):
-            for source, error in batch.unloadable:
+        numbered, in_flight = enumerate(kept), self.backend.in_flight
+        for batch in overlapped(numbered, self._load_frame, self._inspect, at_once, in_flight, ImageError):
+            for (_, source), error in batch.unloadable:
                 if on_unreadable is None:
                     raise error
                 on_unreadable(source, error)
             yield from batch.results
+
+    def _load_frame(self, numbered: tuple[int, Source]) -> _Loaded:
+        """As `_load`; an array has no name, so an error tells its number."""
+        number, source = numbered
+        try:
+            return self._load(source)
+        except ImageError:
+            raise
+        except DataError as error:
+            raise DataError(f"frame {number} (counted from 0): {error}") from None
+
+    def _load(self, source: Source) -> _Loaded:
+        wanted = self.header.config.data.pixel_format
+        path, raw = _read(source, wanted)
+        try:
+            pixels = convert(raw, wanted, str(path or "the array"))
+        except ImageError as error:
+            if path is None:  # no file that could be passed over
+                raise DataError(str(error)) from None
+            raise
+        if not self._doubted and (why := unlike(raw, wanted)):
+            self._doubted = True
+            _log.warning(
+                "%s: %s to this model, whose answers mean little then; give it images of its own kind, or train on "
+                "such (docs/images.md)",
+                path or "the array",
+                why,
+            )
+        return path, pixels
 
     def _inspect(self, batch: list[_Loaded]) -> list[Prediction]:
         """Inspect some images together; a batch that does not fit into memory is halved until it does."""
@@ -203,12 +235,16 @@ class Detector:
             yield time.perf_counter() - asked
 
     def _run(self, images: Images) -> tuple[Images, Images]:
+        """Halves of a batch that does not fit; not of a model for a fixed number, which always runs as many."""
+        fixed = self.header.artefact.batch if self.header.artefact else None
         try:
             return self.backend.run(images)
         except MemoryLimitError:
-            if len(images) == 1:
+            if fixed or len(images) == 1:
+                at_once = "a single image" if fixed in (None, 1) else f"{fixed} images"
+                smaller = "" if fixed in (None, 1) else "export with a smaller --batch, "
                 raise MemoryLimitError(
-                    f"out of memory with a single image of {images.shape[2]}×{images.shape[3]} pixels; "
+                    f"out of memory with {at_once} of {images.shape[2]}×{images.shape[3]} pixels; {smaller}"
                     "train a narrower preset or a smaller data.size, or free memory"
                 ) from None
         # Outside of the handler, so that nothing holds the failed run's memory any more.
@@ -222,20 +258,13 @@ def _shown(found: Images) -> NDArray[np.uint8]:
     return view(found[1:].transpose(1, 2, 0))
 
 
-def _load(source: Source, wanted: PixelFormat) -> _Loaded:
-    if isinstance(source, np.ndarray):
-        return None, _converted(source, wanted)
-    if not isinstance(source, str | Path):
+def _read(source: Source, wanted: PixelFormat) -> tuple[Path | None, NDArray[Any]]:
+    """The file, none of an array, and its raw values."""
+    if not isinstance(source, str | Path | np.ndarray):
         raise DataError(f"a path, an array or a list of these is inspected, not {type(source).__name__}")
-    path = Path(source)
-    return path, read_pixels(path, wanted)
-
-
-def _converted(image: NDArray[Any], wanted: PixelFormat) -> Pixels:
-    if image.dtype.kind not in "uf" or image.ndim not in (2, 3) or image.size == 0:
-        shape = "×".join(str(side) for side in image.shape)
-        raise DataError(f"an image is an H×W or H×W×C array of uint8, uint16 or floats, not {shape} of {image.dtype}")
-    try:
-        return convert(image, wanted, "the array")
-    except ImageError as error:  # no file that could be passed over
-        raise DataError(str(error)) from None
+    if not isinstance(source, np.ndarray):
+        return Path(source), read_raw(Path(source), wanted.depth)
+    if source.dtype.kind not in "uf" or source.ndim not in (2, 3) or source.size == 0:
+        shape = "×".join(str(side) for side in source.shape)
+        raise DataError(f"an image is an H×W or H×W×C array of uint8, uint16 or floats, not {shape} of {source.dtype}")
+    return None, source

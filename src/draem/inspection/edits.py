@@ -16,6 +16,7 @@ from draem.modelfile.edits import change_header, with_region, with_thresholds
 from draem.modelfile.header import Polygon
 from draem.modelfile.sealed import LARGEST_HEADER, read_bytes
 from draem.modelfile.strictjson import parse_json
+from draem.settings import nearest, parse_number
 
 KEYS = {
     "threshold": "a number from 0 to 1, or none",
@@ -69,7 +70,9 @@ def _parted(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     key = _ALIASES.get(key.strip(), key.strip())
     if key not in KEYS or not equals:
-        raise ConfigError(f"{text[:60]!r} sets nothing; there is {_known()}")
+        near = nearest(key, KEYS)
+        meant = f"did you mean {near}?" if near and key not in KEYS else f"there is {_known()}"
+        raise ConfigError(f"{text[:60]!r} sets nothing; {meant}")
     if not value.strip():
         raise ConfigError(f"{key}: no value; give {KEYS[key]}")
     return key, value.strip()
@@ -107,10 +110,10 @@ def _number(key: str, text: str) -> float | None:
     if text.lower() == "none":
         return None
     try:
-        value = float(text)
+        value = parse_number(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:  # not a number neither
+    if not 0 <= value <= 1:
         raise ConfigError(f"{key}={text[:40]}: give {KEYS[key]}")
     return value
 

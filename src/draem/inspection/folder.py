@@ -34,6 +34,8 @@ class Summary:
     verdicts: dict[str, int]
     unreadable: list[str]
     median_milliseconds: float
+    older_pictures: int
+    """Of earlier runs into the same folder: they stay, though no row of results.jsonl names them."""
 
     def in_words(self) -> str:
         """One line for the person at the console."""
@@ -101,7 +103,8 @@ def predict_files(
         temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
     times = sorted(row["milliseconds"] for row in rows if "milliseconds" in row)
     verdicts = Counter(row["verdict"] or "without verdict" for row in rows if "error" not in row)
-    return Summary(out, len(times), dict(verdicts), unreadable, times[len(times) // 2] if times else 0.0)
+    median = times[len(times) // 2] if times else 0.0
+    return Summary(out, len(times), dict(verdicts), unreadable, median, _older_pictures(out, rows))
 
 
 def _keep(prediction: Prediction, out: Path, name: str) -> dict[str, Any]:
@@ -110,6 +113,13 @@ def _keep(prediction: Prediction, out: Path, name: str) -> dict[str, Any]:
     write_image(overlay, prediction.overlay())
     write_map(anomaly_map, prediction.anomaly_map)
     return {**prediction.to_dict(), "overlay": str(overlay), "anomaly_map": str(anomaly_map)}
+
+
+def _older_pictures(out: Path, rows: Sequence[dict[str, Any]]) -> int:
+    """How many pictures there are that no row names."""
+    named = {row[key] for row in rows for key in ("overlay", "anomaly_map") if key in row}
+    there = (path for folder in (_OVERLAYS, _MAPS) for path in (out / folder).rglob("*.png"))
+    return sum(str(path) not in named for path in there)
 
 
 def _beside(work: Callable[[Prediction], dict[str, Any]], found: Generator[Prediction]) -> Iterator[dict[str, Any]]:

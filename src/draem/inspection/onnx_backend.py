@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from draem.errors import ConfigError, ModelFileError
+from draem.errors import BrokenPackageError, ConfigError, ModelFileError
 from draem.inspection.execution import Execution, in_words
 from draem.inspection.memory import within_memory
 from draem.inspection.processor import usable_cores
@@ -21,6 +21,7 @@ _PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
 }
 """By device: the provider, and the package that brings it in the place of `onnxruntime`."""
+DEVICES = ("auto", *sorted(_PROVIDERS))
 _FOUND = ("cuda", "directml", "cpu")
 """What `auto` looks for; TensorRT, which takes minutes to prepare a network, only where it is asked for."""
 
@@ -30,14 +31,18 @@ def import_onnxruntime() -> Any:
 
     Raises:
         ConfigError: it is not installed.
+        BrokenPackageError: it does not load.
     """
     # Read when it is loaded; turning its events off later leaves the first one, which is sent seconds afterwards.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
-    except ModuleNotFoundError:
-        raise ConfigError("backend onnxruntime: it is not installed; run pip install onnxruntime") from None
-    onnxruntime.disable_telemetry_events()  # where the caller has loaded it before
+
+        onnxruntime.disable_telemetry_events()  # where the caller has loaded it before
+    except (ImportError, OSError, AttributeError) as error:  # the last: a folder that a removed one has left
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise ConfigError("backend onnxruntime: it is not installed; run pip install onnxruntime") from None
+        raise BrokenPackageError("onnxruntime", error) from None
     return onnxruntime
 
 
@@ -120,7 +125,10 @@ def _choose(execution: Execution, installed: list[str]) -> str:
     if execution.device == "auto":
         device = next(name for name in _FOUND if _PROVIDERS[name][0] in installed)
     elif execution.device not in _PROVIDERS:
-        raise ConfigError(f"device {execution.device}: ONNX Runtime runs on auto, {', '.join(sorted(_PROVIDERS))}")
+        raise ConfigError(
+            f"device {execution.device}: ONNX Runtime runs on {', '.join(DEVICES)}"
+            + ("; --backend openvino runs on it" if execution.device == "intel-gpu" else "")
+        )
     else:
         device = execution.device
     provider, package = _PROVIDERS[device]

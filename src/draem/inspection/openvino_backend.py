@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from draem.errors import ConfigError, MissingExtraError, ModelFileError
+from draem.errors import BrokenPackageError, ConfigError, MissingExtraError, ModelFileError
 from draem.inspection.execution import Execution, in_words
 from draem.inspection.memory import within_memory
 from draem.inspection.signature import INPUT, OUTPUTS, Port, refuse_other_graph
@@ -20,7 +20,7 @@ from draem.pixels import Images
 _log = logging.getLogger(__name__)
 _HINTS: dict[str, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _NAMES = {hint: name for name, hint in _HINTS.items()}
-_DEVICES = {"auto": "CPU", "cpu": "CPU", "intel-gpu": "GPU"}
+DEVICES = {"auto": "CPU", "cpu": "CPU", "intel-gpu": "GPU"}
 
 
 def import_openvino() -> Any:
@@ -28,13 +28,16 @@ def import_openvino() -> Any:
 
     Raises:
         MissingExtraError: it is not installed.
+        BrokenPackageError: it does not load.
     """
     # Its import looks for this package to report with, and goes on without it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
-    except ModuleNotFoundError:
-        raise MissingExtraError("openvino", "openvino") from None
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "openvino":
+            raise MissingExtraError("openvino", "openvino") from None
+        raise BrokenPackageError("openvino", error) from None
     return openvino
 
 
@@ -100,9 +103,9 @@ def _ports(nodes: list[Any]) -> list[Port]:
 
 
 def _choose(execution: Execution, there: list[str]) -> str:
-    if execution.device not in _DEVICES:
-        raise ConfigError(f"device {execution.device}: OpenVINO runs on {', '.join(_DEVICES)}")
-    device = _DEVICES[execution.device]
+    if execution.device not in DEVICES:
+        raise ConfigError(f"device {execution.device}: OpenVINO runs on {', '.join(DEVICES)}")
+    device = DEVICES[execution.device]
     if not any(name.split(".")[0] == device for name in there):
         raise ConfigError(f"device {execution.device}: OpenVINO finds none here (its driver is missing?); use cpu")
     return device

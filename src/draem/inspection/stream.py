@@ -56,64 +56,80 @@ def overlapped(
         forgivable: errors of `load` that are given with the batch; all others are raised here, after the results of
             the batches before.
     """
-    stopped = threading.Event()
-    # Of the batches under way one is in the feeder's hand, which waits for a place.
-    waiting: Queue[Future[Batch[S, R, E]] | _Ended] = Queue(maxsize=in_flight)
-    loaders = ThreadPoolExecutor(thread_name_prefix="draem-load")
-    inspectors = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="draem-inspect")
+    line = _Line(load, inspect, in_flight, forgivable)
+    feeder = threading.Thread(target=line.feed, args=(supply, batch_size), name="draem-feed", daemon=True)
+    feeder.start()
+    try:
+        yield from line.results()
+    finally:
+        line.stop()
+        feeder.join(_PATIENCE)
+        line.join()
 
-    def work(parts: list[tuple[S, Future[L]]]) -> Batch[S, R, E]:
+
+class _Line(Generic[S, L, R, E]):
+    """The threads between a supply and the caller, and the batches that wait there."""
+
+    def __init__(
+        self, load: Callable[[S], L], inspect: Callable[[list[L]], list[R]], in_flight: int, forgivable: type[E]
+    ) -> None:
+        self._load, self._inspect, self._forgivable = load, inspect, forgivable
+        self._stopped = threading.Event()
+        # Of the batches under way one is in the feeder's hand, which waits for a place.
+        self._waiting: Queue[Future[Batch[S, R, E]] | _Ended] = Queue(maxsize=in_flight)
+        self._loaders = ThreadPoolExecutor(thread_name_prefix="draem-load")
+        self._inspectors = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="draem-inspect")
+
+    def feed(self, supply: Iterable[S], batch_size: int) -> None:
+        """Hand the supply on in batches, until it ends or nobody wants more; the feeder's work."""
+        ended = _Ended()
+        parts: list[tuple[S, Future[L]]] = []
+        try:
+            for thing in supply:
+                if self._stopped.is_set():
+                    return
+                parts.append((thing, self._loaders.submit(self._load, thing)))
+                if len(parts) == batch_size:
+                    self._hand_over(parts)
+                    parts = []
+        except BaseException as error:  # the caller is told, in its own thread
+            ended = _Ended(error)
+        with suppress(RuntimeError):  # the caller has gone, and the pools with it
+            self._hand_over(parts)
+        if not self._stopped.is_set():
+            self._waiting.put(ended)
+
+    def results(self) -> Iterator[Batch[S, R, E]]:
+        """The batches in order; raises in the end what the supply raised."""
+        while not isinstance(item := self._waiting.get(), _Ended):
+            yield item.result()
+        if item.error is not None:
+            raise item.error
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped.set()
+        with suppress(Empty):  # a feeder that waits for a place finds one
+            while True:
+                self._waiting.get_nowait()
+        self._inspectors.shutdown(wait=False, cancel_futures=True)
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for what has begun."""
+        self._inspectors.shutdown()
+        self._loaders.shutdown()
+
+    def _hand_over(self, parts: list[tuple[S, Future[L]]]) -> None:
+        if parts:
+            self._waiting.put(self._inspectors.submit(self._work, parts))
+
+    def _work(self, parts: list[tuple[S, Future[L]]]) -> Batch[S, R, E]:
         loaded: list[L] = []
         unloadable: list[tuple[S, E]] = []
         for thing, loading in parts:
             try:
                 loaded.append(loading.result())
-            except forgivable as error:
+            except self._forgivable as error:
                 unloadable.append((thing, error))
-        return Batch(inspect(loaded) if loaded else [], unloadable)
-
-    def hand_over(parts: list[tuple[S, Future[L]]]) -> None:
-        if parts:
-            waiting.put(inspectors.submit(work, parts))
-
-    def feed() -> None:
-        ended = _Ended()
-        parts: list[tuple[S, Future[L]]] = []
-        try:
-            for thing in supply:
-                if stopped.is_set():
-                    return
-                parts.append((thing, loaders.submit(load, thing)))
-                if len(parts) == batch_size:
-                    hand_over(parts)
-                    parts = []
-        except BaseException as error:  # the caller is told, in its own thread
-            ended = _Ended(error)
-        with suppress(RuntimeError):  # the caller has gone, and the pools with it
-            hand_over(parts)
-        if not stopped.is_set():
-            waiting.put(ended)
-
-    feeder = threading.Thread(target=feed, name="draem-feed", daemon=True)
-    feeder.start()
-    try:
-        while not isinstance(item := waiting.get(), _Ended):
-            yield item.result()
-        if item.error is not None:
-            raise item.error
-    finally:
-        stopped.set()
-        _empty(waiting)  # a feeder that waits for a place finds one
-        inspectors.shutdown(wait=False, cancel_futures=True)
-        loaders.shutdown(wait=False, cancel_futures=True)
-        feeder.join(_PATIENCE)
-        inspectors.shutdown()
-        loaders.shutdown()
-
-
-def _empty(waiting: Queue[Future[Batch[S, R, E]] | _Ended]) -> None:
-    try:
-        while True:
-            waiting.get_nowait()
-    except Empty:
-        return
+        return Batch(self._inspect(loaded) if loaded else [], unloadable)

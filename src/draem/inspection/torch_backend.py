@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from draem.errors import ConfigError
 from draem.inspection.execution import Device, Execution, in_words
 from draem.inspection.memory import within_memory
+from draem.inspection.processor import usable_cores
 from draem.pixels import Images
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class TorchBackend:
             raise ConfigError("precision fp16: torch has it on accelerators alone; use fp32 or bf16 on a CPU")
         self._device = torch.device(device)
         self._type = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[execution.precision]
-        # Each run has a team of threads of its own.
-        self._threads = max(1, execution.threads // execution.streams) if execution.threads else None
+        # More than the cores would wait for each other. Each run has a team of threads of its own.
+        threads = min(execution.threads, usable_cores()) if execution.threads else None
+        self._threads = max(1, threads // execution.streams) if threads else None
         self.in_flight = execution.streams
-        shown = (execution.threads or torch.get_num_threads()) if device == "cpu" else None
+        shown = (threads or torch.get_num_threads()) if device == "cpu" else None
         self.execution = in_words(f"torch {torch.__version__}", device, execution.precision, shown, execution.streams)
         self._network = network.eval().to(self._device, self._type).channels_last()
 

@@ -11,6 +11,7 @@ from draem.modelfile import onnx, openvino, tensors
 from draem.modelfile.header import (
     FORMAT_VERSION,
     Artefact,
+    ArtefactFormat,
     Certificate,
     DataRecord,
     Header,
@@ -20,6 +21,7 @@ from draem.modelfile.header import (
     Thresholds,
     TrainingRecord,
     Verdict,
+    WeightPrecision,
     colour_order,
     package_versions,
 )
@@ -28,6 +30,7 @@ from draem.modelfile.sealed import Sealed
 __all__ = [
     "FORMAT_VERSION",
     "Artefact",
+    "ArtefactFormat",
     "Certificate",
     "DataRecord",
     "Header",
@@ -38,6 +41,7 @@ __all__ = [
     "Thresholds",
     "TrainingRecord",
     "Verdict",
+    "WeightPrecision",
     "colour_order",
     "edit_header",
     "package_versions",

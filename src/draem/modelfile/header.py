@@ -19,6 +19,8 @@ FORMAT_VERSION = 2
 OLDEST_VERSION = 1
 
 Verdict = Literal["accept", "review", "reject"]
+ArtefactFormat = Literal["onnx", "openvino"]
+WeightPrecision = Literal["fp32", "fp16", "int8"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 """Corners (x, y) as fractions of the image's width and height, so that they hold at any resolution."""
@@ -143,8 +145,8 @@ class Certificate(_Part):
 class Artefact(_Part):
     """What an exported file is, and what it was exported from."""
 
-    format: Literal["onnx", "openvino"]
-    precision: Literal["fp32", "fp16", "int8"]
+    format: ArtefactFormat
+    precision: WeightPrecision
     """Of the weights and, for int8, of the arithmetic."""
     batch: int | None = None
     """Images in one run; none: any number."""

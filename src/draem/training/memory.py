@@ -10,18 +10,22 @@ import torch
 from draem.config import Config
 from draem.inspection.memory import out_of_memory
 from draem.network.draem import STRIDE, Draem
-from draem.network.losses import draem_losses
+from draem.network.losses import draem_losses, taught_loss
+from draem.training.distillation import Teacher
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`."""
 
 
-def largest_batch(config: Config, device: torch.device, below: int) -> int:
-    """The largest power of two below `below` with which a training step fits; 0 if even the smallest does not."""
+def largest_batch(config: Config, device: torch.device, below: int, teacher: Teacher | None = None) -> int:
+    """The largest power of two below `below` with which a training step fits; 0 if even the smallest does not.
+
+    A teacher lies on the device already; what it holds while it answers is counted.
+    """
     size = 1 << max(below - 1, 0).bit_length() - 1 if below > 1 else 0
     while size >= smallest_batch(config):
         try:
-            _try_step(config, device, size)
+            _try_step(config, device, size, teacher)
             return size
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -35,15 +39,18 @@ def smallest_batch(config: Config) -> int:
     return 1 if max(config.data.size) > STRIDE else 2
 
 
-def _try_step(config: Config, device: torch.device, size: int) -> None:
-    """Forward, backward and the optimiser's moments, on black images."""
+def _try_step(config: Config, device: torch.device, size: int, teacher: Teacher | None) -> None:
+    """Forward, a teacher's answer, backward and the optimiser's moments, on black images."""
     channels = config.data.pixel_format.channels
     network = Draem(config.network, channels).to(device)
     images = torch.zeros(size, channels, *config.data.size, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision != "fp32"):
         reconstruction, logits = network(images)
-    losses = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts)
-    losses.total.backward()  # type: ignore[no-untyped-call]
+        answer = None if teacher is None else teacher.logits(images)
+    total = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts).total
+    if answer is not None:
+        total = total + taught_loss(logits, answer, 2.0)
+    total.backward()  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(network.parameters())
     optimizer.step()
 

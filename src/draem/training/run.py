@@ -86,7 +86,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         if trainer.train_regions is not None:
             log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
-        with _explaining_memory(config, fabric):
+        with _explaining_memory(config, fabric, teacher):
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
             header = _header(config, dataset, split, trained, str(fabric.device), teacher)
@@ -283,7 +283,7 @@ def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
 
 
 @contextmanager
-def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
+def _explaining_memory(config: Config, fabric: Fabric, teacher: Teacher | None) -> Iterator[None]:
     """Out of memory names the batch size that would fit."""
     try:
         yield
@@ -294,7 +294,7 @@ def _explaining_memory(config: Config, fabric: Fabric) -> Iterator[None]:
     else:
         return
     size = config.training.batch_size
-    fits = largest_batch(config, fabric.device, below=size)
+    fits = largest_batch(config, fabric.device, size, teacher)
     if fits == 0:
         raise MemoryLimitError(
             "out of memory even with the smallest batch: use a narrower preset or a smaller data.size"

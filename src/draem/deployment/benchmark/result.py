@@ -1,20 +1,25 @@
-"""What a benchmark found: a row of figures for every way to run the model."""
+"""What a benchmark found: a row of figures for every way to run the model, and the machine that they hold for."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from draem.deployment.benchmark.exports import size_of
 from draem.deployment.benchmark.job import Figures, Rate
 from draem.deployment.benchmark.stopwatch import Latency
-from draem.deployment.benchmark.ways import Way
+from draem.deployment.benchmark.ways import Way, size_of
 from draem.files import atomic_write
+from draem.inspection.processor import processor_name, usable_cores
 from draem.modelfile import read_header
+
+_PACKAGES = ("draem", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Benchmark:
     Attributes:
         model: the file that was given.
         measured_on: in words, which images.
-        machine: see `draem.deployment.benchmark.machine`.
+        machine: see `machine`.
         rows: in the order of `ways_to_run`.
     """
 
@@ -121,3 +126,39 @@ class Benchmark:
         path = out / "benchmark.json"
         atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False).encode())
         return path
+
+
+def machine(threads: int | None = None) -> dict[str, Any]:
+    """Processor, cores, threads asked for, load average (processes that wanted to run, of the last minute), versions.
+
+    Take it before the work, which is a load itself.
+    """
+    return {
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "threads": threads,
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def machine_in_words(found: dict[str, Any]) -> str:
+    """One line for below a table; says so where others were at work too."""
+    threads = f"threads: {found['threads']}" if found["threads"] else "all of them used"
+    words = f"{found['processor']}, {found['cores']} cores, {threads}"
+    load = found["load_average"]
+    if load is None:
+        return words
+    busy = load > 0.25 * found["cores"]
+    return f"{words}, load average before {load:g}{': a busy machine, figures are too slow' if busy else ''}"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

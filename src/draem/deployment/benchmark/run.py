@@ -9,13 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from draem.config import AnyLayout
-from draem.deployment.benchmark.exports import exported
 from draem.deployment.benchmark.job import Accuracy, Figures, Job
-from draem.deployment.benchmark.machine import machine
 from draem.deployment.benchmark.material import Material, of_dataset, rendered
 from draem.deployment.benchmark.process import measure_apart
-from draem.deployment.benchmark.result import Benchmark, Row
-from draem.deployment.benchmark.ways import Way, chosen, ways_to_run
+from draem.deployment.benchmark.result import Benchmark, Row, machine
+from draem.deployment.benchmark.ways import Way, chosen, exported, ways_to_run
 from draem.errors import DraemError
 from draem.inspection.execution import Device, Execution
 from draem.modelfile import Header, read_header
