@@ -7,7 +7,6 @@ import socket
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -26,12 +25,11 @@ from draem.deployment.quantise import BUDGET, Quantised, damage, quantise
 from draem.errors import DataError
 from draem.images import write_image
 from draem.inspection.openvino_backend import import_openvino
-from draem.modelfile import Header
+from draem.modelfile import ArtefactFormat, Header
 from draem.network.draem import Draem, anomaly_map
 from draem.network.weights import load_model
 from draem.pixels import Images
 
-Format = Literal["onnx", "openvino"]
 SIZE = (64, 64)
 
 
@@ -83,7 +81,7 @@ def _exact(network: Draem, images: Images) -> Images:
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_answers_like_the_network_on_simulated_anomalies(
-    to: Format, made: dict[str, Quantised], network: tuple[Draem, Header], good: Dataset
+    to: ArtefactFormat, made: dict[str, Quantised], network: tuple[Draem, Header], good: Dataset
 ) -> None:
     judged = draw_material(network[1], good, lambda done, total: None).judging
     exact = _exact(network[0], judged.images)

@@ -25,7 +25,7 @@ from draem.deployment.rounding import round_weights
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score, verdict
-from draem.modelfile import Header
+from draem.modelfile import ArtefactFormat, Header
 from draem.network.draem import Draem
 from draem.pixels import Images
 
@@ -70,7 +70,7 @@ BUDGET = Damage(map_mean=0.008, score=0.018, pixel_ap=0.005, flips=0)
 def quantise(
     network: Draem,
     header: Header,
-    to: Literal["onnx", "openvino"],
+    to: ArtefactFormat,
     batch: int | None,
     dataset: Dataset,
     progress: Callable[[int, int], None] = lambda done, total: None,
