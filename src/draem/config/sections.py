@@ -134,9 +134,12 @@ class NetworkConfig(Section):
     """Both sub-networks, or one alone, as in the paper's ablation; the reconstructive one needs a `score.map`."""
 
     reconstructive_width: Width = 128
-    """Channels at full resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
+    """Channels at the highest resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
     discriminative_width: Width = 64
     """The same of the discriminative sub-network."""
+    fold: Literal[1, 2, 4] = 1
+    """Pixels a side that become channels: 2: both sub-networks see half the resolution and four times the channels, and
+    their last layers give four pixels each. 1: as published."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
 

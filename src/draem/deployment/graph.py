@@ -82,21 +82,21 @@ def folded(network: Draem) -> Draem:
                     module[index], module[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
     if network.parts != "reconstructive":
         last = network.discriminative.decoder_segment.fin_out
-        last[0] = _difference(last[0])
+        last[0] = _difference(last[0], network.fold**2)
     return network
 
 
-def _difference(logits: nn.Module) -> nn.Conv2d:
-    """One output, the second less the first, of a convolution with these two; one with one output as it is."""
+def _difference(logits: nn.Module, pixels: int) -> nn.Conv2d:
+    """The second half of a convolution's outputs less the first, `pixels` each; what gives these alone as it is."""
     assert isinstance(logits, nn.Conv2d)
     assert logits.bias is not None
-    if logits.out_channels == 1:
+    if logits.out_channels == pixels:
         return logits
-    difference = nn.Conv2d(logits.in_channels, 1, 3, padding=1)
+    difference = nn.Conv2d(logits.in_channels, pixels, 3, padding=1)
     with torch.no_grad():
-        difference.weight.copy_(logits.weight[1:] - logits.weight[:1])
+        difference.weight.copy_(logits.weight[pixels:] - logits.weight[:pixels])
         assert difference.bias is not None
-        difference.bias.copy_(logits.bias[1:] - logits.bias[:1])
+        difference.bias.copy_(logits.bias[pixels:] - logits.bias[:pixels])
     return difference
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from draem.config import NetworkConfig
 
 STRIDE = 32
-"""Sides are padded to a multiple of this: five halvings."""
+"""Sides are padded to a multiple of this times `network.fold`: five halvings."""
 
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:
@@ -100,7 +100,7 @@ class _DiscriminativeEncoder(nn.Module):
 
 
 class _DiscriminativeDecoder(nn.Module):
-    def __init__(self, width: int, aligned_corners: bool) -> None:
+    def __init__(self, logits: int, width: int, aligned_corners: bool) -> None:
         super().__init__()
         self.up_b = _up(8 * width, 8 * width, aligned_corners)
         self.db_b = _block(16 * width, 8 * width, 8 * width)
@@ -112,7 +112,7 @@ class _DiscriminativeDecoder(nn.Module):
         self.db3 = _block(3 * width, width, width)
         self.up4 = _up(width, width, aligned_corners)
         self.db4 = _block(2 * width, width, width)
-        self.fin_out = nn.Sequential(nn.Conv2d(width, 2, 3, padding=1))
+        self.fin_out = nn.Sequential(nn.Conv2d(width, logits, 3, padding=1))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         level1, level2, level3, level4, level5, x = levels
@@ -127,12 +127,15 @@ class _DiscriminativeDecoder(nn.Module):
 
 
 class DiscriminativeSubNetwork(nn.Module):
-    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32."""
+    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32.
 
-    def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
+    Of folded images: as many logits of each kind as an image channel has become channels.
+    """
+
+    def __init__(self, channels: int, logits: int, width: int, aligned_corners: bool) -> None:
         super().__init__()
         self.encoder_segment = _DiscriminativeEncoder(channels, width)
-        self.decoder_segment = _DiscriminativeDecoder(width, aligned_corners)
+        self.decoder_segment = _DiscriminativeDecoder(logits, width, aligned_corners)
 
     def forward(self, joined: Tensor) -> Tensor:
         out: Tensor = self.decoder_segment(self.encoder_segment(joined))
@@ -142,7 +145,7 @@ class DiscriminativeSubNetwork(nn.Module):
 class Draem(nn.Module):
     """The whole network: images B×C×H×W in [0,1] → (reconstruction B×C×H×W, logits B×2×H×W).
 
-    Sides that do not divide by 32 are padded with the border's pixels and cropped again. Of a sub-network alone, the
+    Sides that do not divide by 32 times `fold` are padded with the border's pixels and cropped again. Of a sub-network alone, the
     other's output is what it would add: the image itself as reconstruction, or logits of zero.
     """
 
@@ -152,12 +155,13 @@ class Draem(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int = 3) -> None:
         super().__init__()
         corners = config.aligned_corners
-        self.parts = config.parts
+        self.parts, self.fold = config.parts, config.fold
+        channels *= self.fold**2
         if self.parts != "discriminative":
             self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
         if self.parts != "reconstructive":
             inputs = 2 * channels if self.parts == "both" else channels
-            self.discriminative = DiscriminativeSubNetwork(inputs, config.discriminative_width, corners)
+            self.discriminative = DiscriminativeSubNetwork(inputs, 2 * self.fold**2, config.discriminative_width, corners)
         self.apply(_initialise)
 
     def channels_last(self) -> Draem:
@@ -169,18 +173,23 @@ class Draem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
-        below, right = -height % STRIDE, -width % STRIDE
+        stride = STRIDE * self.fold
+        below, right = -height % stride, -width % stride
         if below or right:
             images = functional.pad(images, (0, right, 0, below), mode="replicate")
-        reconstruction, logits = self._padded(images)
+        reconstruction, logits = self._answer(images) if self.fold == 1 else self._folded(images)
         return reconstruction[..., :height, :width], logits[..., :height, :width]
 
-    def _padded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _folded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        reconstruction, logits = self._answer(functional.pixel_unshuffle(images, self.fold))
+        return functional.pixel_shuffle(reconstruction, self.fold), functional.pixel_shuffle(logits, self.fold)
+
+    def _answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.parts == "discriminative":
             return images, self.discriminative(images)
         reconstruction = self.reconstructive(images)
         if self.parts == "reconstructive":
-            return reconstruction, torch.zeros_like(images[:, :1]).expand(-1, 2, -1, -1)
+            return reconstruction, torch.zeros_like(images[:, :1]).expand(-1, 2 * self.fold**2, -1, -1)
         return reconstruction, self.discriminative(torch.cat((reconstruction, images), dim=1))
 
 
