@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from draem.network import losses
-from draem.network.losses import draem_losses, focal_loss, gaussian_window, ssim_loss, ssim_map
+from draem.network.losses import dice_loss, draem_losses, focal_loss, gaussian_window, ssim_loss, ssim_map
 
 Array = NDArray[np.float64]
 
@@ -203,3 +203,24 @@ def test_gradients_are_finite_for_flat_images(value: float) -> None:
     for leaf in (reconstruction, logits):
         assert leaf.grad is not None
         assert bool(leaf.grad.isfinite().all())
+
+
+def test_l1_and_dice_are_added_by_their_weights() -> None:
+    """Against the definitions, with numbers small enough to be counted: two of four pixels are anomalous."""
+    mask = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    found = torch.tensor([0.8, 0.4, 0.3, 0.1]).view(1, 1, 2, 2)
+    logits = torch.cat((torch.zeros_like(found), torch.logit(found)), dim=1)
+    image = torch.full((1, 3, 2, 2), 0.5)
+    plain = draem_losses(image, logits, image, mask, 1.0, 2.0)
+    both = draem_losses(image, logits, image, mask, 1.0, 2.0, l1_weight=3.0, dice_weight=0.5)
+    l1 = (0.2 + 0.6 + 0.3 + 0.1) / 4
+    dice = 1 - (2 * 1.2 + 1) / (1.6 + 2 + 1)
+    assert float(both.total - plain.total) == pytest.approx(3.0 * l1 + 0.5 * dice, abs=1e-6)
+    assert float(both.focal) == float(plain.focal)
+
+
+def test_dice_of_the_truth_and_of_nothing_is_zero() -> None:
+    mask = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.7).float()
+    assert float(dice_loss(mask, mask)) == pytest.approx(0.0, abs=1e-6)
+    assert float(dice_loss(torch.zeros_like(mask), torch.zeros_like(mask))) == 0.0
+    assert float(dice_loss(1 - mask, mask)) > 0.95

@@ -185,6 +185,10 @@ class TrainingConfig(Section):
     """λ of the reconstruction loss."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """γ of the focal loss."""
+    l1_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the mean difference between map and mask, beside the focal loss."""
+    dice_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the Dice loss between map and mask, beside the focal loss."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the forward pass; losses are float32. `auto`: bf16 where the device multiplies it natively, else fp32."""
     channels_last: bool = True

@@ -1,6 +1,7 @@
-"""The three losses of DRAEM, in float32 on any device, without a host sync.
+"""The three losses of DRAEM, in float32 on any device, without a host sync; and two more of the segmentation.
 
-L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, equations 1 to 4).
+L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, equations 1 to 4), of ours + weight · l1 + weight ·
+dice.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def draem_losses(
     ssim_weight: float,
     focal_gamma: float,
     parts: Parts = "both",
+    l1_weight: float = 0.0,
+    dice_weight: float = 0.0,
 ) -> Losses:
-    """The paper's loss; of a sub-network alone, the other's terms are zero.
+    """The paper's loss, and what the two last weights add; of a sub-network alone, the other's terms are zero.
 
     Args:
         reconstruction: B×C×H×W, what the reconstructive sub-network made of the simulated anomaly.
@@ -47,6 +50,8 @@ def draem_losses(
         ssim_weight: λ of the reconstruction loss.
         focal_gamma: γ of the focal loss.
         parts: which sub-networks there are.
+        l1_weight: of the mean difference between probability and mask.
+        dice_weight: of the share of anomalous area that is not shared; see `dice_loss`.
     """
     # Under autocast the products of SSIM's window would be bfloat16, and its variances rounding errors.
     with torch.autocast(logits.device.type, enabled=False):
@@ -56,7 +61,11 @@ def draem_losses(
         ssim = ssim_loss(reconstruction, normal) if restores else none
         l2 = functional.mse_loss(reconstruction, normal) if restores else none
         focal = focal_loss(logits, mask, focal_gamma) if segments else none
-    return Losses(ssim_weight * ssim + l2 + focal, ssim, l2, focal)
+        total = ssim_weight * ssim + l2 + focal
+        if segments and (l1_weight or dice_weight):
+            found = torch.sigmoid(logits[:, 1:] - logits[:, :1])
+            total = total + l1_weight * functional.l1_loss(found, mask) + dice_weight * dice_loss(found, mask)
+    return Losses(total, ssim, l2, focal)
 
 
 def ssim_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -101,6 +110,17 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
     # (1 − p)^γ from its logarithm: the power's gradient at 1 − p = 0 is infinite for γ below 1.
     weight = torch.exp(-gamma * functional.softplus(margin))
     return (weight * -log_p).mean()
+
+
+def dice_loss(found: Tensor, mask: Tensor) -> Tensor:
+    """1 − 2 · Σ p·m / (Σ p + Σ m) over all pixels of the batch, probability p and mask m of one shape; 0 of no area.
+
+    It does not weigh normal pixels, however many there are: a small anomaly counts as much as a large one.
+
+    Source: Milletari et al., "V-Net", 3DV 2016.
+    """
+    shared = 2.0 * (found * mask).sum() + 1.0
+    return 1.0 - shared / (found.sum() + mask.sum() + 1.0)
 
 
 def taught_loss(logits: Tensor, taught: Tensor, gamma: float) -> Tensor:

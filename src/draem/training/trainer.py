@@ -223,6 +223,8 @@ class Trainer:
             recipe.ssim_weight,
             recipe.focal_gamma,
             self.config.network.parts,
+            recipe.l1_weight,
+            recipe.dice_weight,
         )
         total, taught = losses.total, []
         if self.teacher is not None:

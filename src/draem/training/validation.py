@@ -75,6 +75,8 @@ def validate(
             config.training.ssim_weight,
             config.training.focal_gamma,
             config.network.parts,
+            config.training.l1_weight,
+            config.training.dice_weight,
         )
         losses.append(terms.total * len(samples))
         maps = scored_maps(
