@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -114,10 +117,10 @@ def plain_forward(
     return reconstruction, last(second, "decoder_segment.fin_out.0", x)
 
 
-def small(reconstructive: int = 3, discriminative: int = 2, aligned: bool = False) -> Draem:
-    network = Draem(
-        NetworkConfig(reconstructive_width=reconstructive, discriminative_width=discriminative, aligned_corners=aligned)
-    )
+def small(aligned: bool = False, channels: int = 3, **settings: Any) -> Draem:
+    widths = {"reconstructive_width": 3, "discriminative_width": 2}
+    config = NetworkConfig(**widths | {"aligned_corners": aligned} | settings)
+    network = Draem(config, channels)
     lively_(network)
     return network.eval()
 
@@ -191,6 +194,66 @@ def test_any_size_is_padded_by_its_border_and_cropped(size: tuple[int, int]) -> 
     assert logits.shape == (1, 2, *size)
     torch.testing.assert_close(reconstruction, expected[0][..., : size[0], : size[1]])
     torch.testing.assert_close(logits, expected[1][..., : size[0], : size[1]])
+
+
+def squares(images: NDArray[np.float32], fold: int) -> Tensor:
+    """Pixels to channels by hand: channel, then row, then column in a square of fold×fold."""
+    planes = [
+        images[:, channel, row::fold, column::fold]
+        for channel in range(images.shape[1])
+        for row in range(fold)
+        for column in range(fold)
+    ]
+    return torch.from_numpy(np.stack(planes, axis=1))
+
+
+def spread(planes: Tensor, fold: int) -> Tensor:
+    """Channels to pixels by hand: the inverse of `squares`."""
+    batch, count, height, width = planes.shape
+    images = np.empty((batch, count // fold**2, height * fold, width * fold), np.float32)
+    for index in range(count):
+        channel, row, column = index // fold**2, index // fold % fold, index % fold
+        images[:, channel, row::fold, column::fold] = planes[:, index].numpy()
+    return torch.from_numpy(images)
+
+
+@pytest.mark.parametrize("size", [(128, 256), (50, 141)])
+@pytest.mark.parametrize(("fold", "channels"), [(2, 1), (2, 3), (2, 5), (4, 1), (4, 3)])
+@torch.no_grad()
+def test_folded_pixels_are_channels(fold: Literal[2, 4], channels: int, size: tuple[int, int]) -> None:
+    """By hand: sides padded with the border, pixels to channels, sub-networks, channels to pixels, cropped."""
+    network = small(channels=channels, fold=fold, reconstructive_width=6, discriminative_width=6)
+    images = np.random.default_rng(7).random((2, channels, *size), np.float32)
+    below, right = (-side % (32 * fold) for side in size)
+    folded = squares(np.pad(images, ((0, 0), (0, 0), (0, below), (0, right)), "edge"), fold)
+    planes = network.reconstructive(folded)
+    assert planes.shape == folded.shape
+    logits = spread(network.discriminative(torch.cat((planes, folded), 1)), fold)[..., : size[0], : size[1]]
+    found = network(torch.from_numpy(images))
+    assert found[0].shape == images.shape
+    assert found[1].shape == (2, 2, *size)
+    torch.testing.assert_close(found[0], spread(planes, fold)[..., : size[0], : size[1]], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], logits, rtol=1e-5, atol=1e-4)
+    assert float(logits.std()) > 0.1, "the comparison must not be of nothing"
+
+
+@torch.no_grad()
+def test_folded_parts_alone() -> None:
+    images = np.random.default_rng(8).random((1, 3, 64, 128), np.float32)
+    alone = small(fold=2, parts="reconstructive")
+    reconstruction, logits = alone(torch.from_numpy(images))
+    torch.testing.assert_close(reconstruction, spread(alone.reconstructive(squares(images, 2)), 2))
+    assert logits.shape == (1, 2, 64, 128)
+    assert not logits.any()
+    alone = small(fold=2, parts="discriminative")
+    reconstruction, logits = alone(torch.from_numpy(images))
+    assert torch.equal(reconstruction, torch.from_numpy(images))
+    torch.testing.assert_close(logits, spread(alone.discriminative(squares(images, 2)), 2), rtol=1e-5, atol=1e-4)
+
+
+def test_widths_in_words() -> None:
+    assert NetworkConfig(reconstructive_width=8, discriminative_width=4).widths == "8/4"
+    assert NetworkConfig(reconstructive_width=8, discriminative_width=4, fold=2).widths == "8/4 fold 2"
 
 
 def test_a_batch_is_its_images() -> None:

@@ -16,7 +16,7 @@ from draem.config.sections import Parts
 from draem.deployment import rounding
 from draem.deployment.balancing import balance
 from draem.deployment.formats import OnnxFormat, OpenvinoFormat
-from draem.deployment.graph import folded, onnx_graph
+from draem.deployment.graph import onnx_graph, with_norms_folded
 from draem.deployment.quantise import fit_to_int8
 from draem.deployment.rounding import round_matrix, round_weights
 from draem.network.draem import Draem
@@ -101,7 +101,7 @@ def test_a_balanced_network_answers_the_same(parts: Parts, images: Images) -> No
     torch.manual_seed(0)
     network = Draem(NetworkConfig(parts=parts, reconstructive_width=6, discriminative_width=6)).eval()
     _enliven(network)
-    balanced = folded(network)
+    balanced = with_norms_folded(network)
     before = {name: layer.weight.clone() for name, layer in _convolutions(balanced)}
     balance(balanced, torch.from_numpy(images))
     changed = [name for name, layer in _convolutions(balanced) if not torch.equal(layer.weight, before[name])]
@@ -109,7 +109,7 @@ def test_a_balanced_network_answers_the_same(parts: Parts, images: Images) -> No
     assert len(changed) == len(before)
     other = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        for exact, found in zip(folded(network)(other), balanced(other), strict=True):
+        for exact, found in zip(with_norms_folded(network)(other), balanced(other), strict=True):
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()) + 1e-7)
 
 
@@ -128,7 +128,7 @@ def _convolutions(network: Draem) -> Iterator[tuple[str, nn.Conv2d]]:
 
 
 def test_a_strong_channel_is_brought_down(network: Draem, images: Images) -> None:
-    strong = folded(network)
+    strong = with_norms_folded(network)
     first, second = strong.reconstructive.encoder.block1[0], strong.reconstructive.encoder.block1[3]
     assert isinstance(first, nn.Conv2d)
     assert isinstance(second, nn.Conv2d)
@@ -151,7 +151,7 @@ def test_a_strong_channel_is_brought_down(network: Draem, images: Images) -> Non
 
 
 def test_all_layers_at_once_or_in_groups(network: Draem, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, grouped = folded(network), folded(network)
+    whole, grouped = with_norms_folded(network), with_norms_folded(network)
     round_weights(whole, torch.from_numpy(images))
     monkeypatch.setattr(rounding, "_MOST_BYTES", 100_000)
     round_weights(grouped, torch.from_numpy(images))
@@ -160,7 +160,7 @@ def test_all_layers_at_once_or_in_groups(network: Draem, images: Images, monkeyp
 
 
 def test_careful_rounding_moves_maps_less(network: Draem, images: Images) -> None:
-    exact, careful, plain = folded(network), folded(network), folded(network)
+    exact, careful, plain = with_norms_folded(network), with_norms_folded(network), with_norms_folded(network)
     round_weights(careful, torch.from_numpy(images))
     for _, layer in _convolutions(plain):
         step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127

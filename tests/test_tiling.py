@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from draem.config import Config, DataConfig, NetworkConfig, Parts
-from draem.config.sections import TILE_STEP
 from draem.errors import ConfigError
 from draem.evaluation.evaluate import evaluate
 from draem.evaluation.metrics import PixelCounts
@@ -23,7 +23,7 @@ from draem.inspection.scoring import find_regions, smooth
 from draem.inspection.tiling import RAMP, Span, Tiling, in_order
 from draem.inspection.torch_backend import TorchBackend
 from draem.modelfile import Header, Thresholds
-from draem.network.draem import STRIDE, Draem, anomaly_map
+from draem.network.draem import Draem, anomaly_map
 from draem.network.reach import reach
 from draem.pictures import heat_map, overlay
 from tiny import TINY, lively_, write_tiny_model
@@ -37,14 +37,17 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[
     return coarse.repeat(8, 0).repeat(8, 1)[:height, :width].astype(np.uint8)
 
 
-def tiled_detector(size: int, overlap: int, threshold: float | None = None, *, aligned: bool = False) -> Detector:
+def tiled_detector(
+    size: int, overlap: int, threshold: float | None = None, *, aligned: bool = False, **network: Any
+) -> Detector:
     """A tiny network with lively weights that looks at tiles."""
     settings = {"data.size": size, "data.fit": "tiles", "data.overlap": overlap, "network.aligned_corners": aligned}
+    settings |= {f"network.{key}": value for key, value in network.items()}
     config = Config.resolve("fast", None, TINY | settings)
-    network = Draem(config.network)
-    lively_(network)
+    lively = Draem(config.network)
+    lively_(lively)
     thresholds = None if threshold is None else Thresholds(reject=threshold, chosen_on="nothing: a test's")
-    return Detector(TorchBackend(network), Header(config=config, thresholds=thresholds))
+    return Detector(TorchBackend(lively), Header(config=config, thresholds=thresholds))
 
 
 def whole_map(detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -59,27 +62,35 @@ def whole_map(detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float3
 # -------------------------------------------------------------------------------------------------------------- plans
 
 
+@pytest.mark.parametrize("stride", [32, 64, 128])
 @pytest.mark.parametrize(("length", "side", "overlap"), PLANS)
-def test_tiles_cover_share_enough_and_lie_in_step(length: int, side: int, overlap: int) -> None:
-    span = Span.of(length, side, overlap)
+def test_tiles_cover_share_enough_and_lie_in_step(length: int, side: int, overlap: int, stride: int) -> None:
+    side, overlap = side * stride // 32, overlap * stride // 32
+    span = Span.of(length, side, overlap, stride)
     covered = np.zeros(span.starts[-1] + side, int)
     for start in span.starts:
         covered[start : start + side] += 1
     assert covered.all()
-    assert len(covered) == max(side, -(-length // 32) * 32)
-    assert all(start % TILE_STEP == 0 for start in span.starts)
+    assert len(covered) == max(side, -(-length // stride) * stride)
+    assert all(start % stride == 0 for start in span.starts)
     assert all(after - before <= side - overlap for before, after in itertools.pairwise(span.starts))
     fewer = len(span.starts) - 1
     assert side + (fewer - 1) * (side - overlap) < len(covered)  # one less would not do
 
 
-def test_the_step_is_the_networks() -> None:
-    assert TILE_STEP == STRIDE
+@pytest.mark.parametrize("fold", [1, 2, 4])
+def test_the_stride_is_one_pixel_of_the_innermost_layer(fold: Literal[1, 2, 4]) -> None:
+    config = NetworkConfig(reconstructive_width=1, discriminative_width=1, fold=fold)
+    network, shapes = Draem(config).eval(), []
+    innermost = network.discriminative.encoder_segment.block6
+    innermost.register_forward_hook(lambda module, given, answer: shapes.append(tuple(answer.shape[2:])))
+    network(torch.zeros(1, 3, config.stride, 3 * config.stride))
+    assert shapes == [(1, 3)]
 
 
 @pytest.mark.parametrize(("length", "side", "overlap"), PLANS)
 def test_weights_add_up_to_one_and_fade(length: int, side: int, overlap: int) -> None:
-    span = Span.of(length, side, overlap)
+    span = Span.of(length, side, overlap, 32)
     total = np.zeros(span.starts[-1] + side)
     for tile, start in enumerate(span.starts):
         weights, (first, last) = span.weights(tile), span.trusted(tile)
@@ -94,7 +105,7 @@ def test_weights_add_up_to_one_and_fade(length: int, side: int, overlap: int) ->
 
 def test_a_border_is_not_trusted_and_the_middle_is_the_mean() -> None:
     """Two tiles of 96 that share 64: 16 pixels of each are left out, and half-way both count alike."""
-    first, second = (Span.of(128, 96, 64).weights(tile) for tile in (0, 1))
+    first, second = (Span.of(128, 96, 64, 32).weights(tile) for tile in (0, 1))
     assert (first[:48] == 1).all()
     assert not first[80:].any()
     assert not second[:16].any()
@@ -106,7 +117,7 @@ def test_a_border_is_not_trusted_and_the_middle_is_the_mean() -> None:
 @pytest.mark.parametrize("size", [(777, 531), (96, 300), (40, 50), (161, 160)])
 def test_cut_and_blended_is_the_image(size: tuple[int, int]) -> None:
     image = noise(*size)
-    tiling = Tiling.of(size, (160, 96), 32)
+    tiling = Tiling.of(size, (160, 96), 32, 32)
     tiles = list(tiling.cut(image))
     assert {tile.shape for tile in tiles} == {(160, 96, 3)}
     bands = list(tiling.blend(tile.transpose(2, 0, 1).astype(np.float32) for tile in tiles))
@@ -115,7 +126,7 @@ def test_cut_and_blended_is_the_image(size: tuple[int, int]) -> None:
 
 
 def test_small_images_are_extended_by_their_border() -> None:
-    (tile,) = Tiling.of((40, 50), (64, 64), 32).cut(noise(40, 50))
+    (tile,) = Tiling.of((40, 50), (64, 64), 32, 32).cut(noise(40, 50))
     np.testing.assert_array_equal(tile, np.pad(noise(40, 50), ((0, 24), (0, 14), (0, 0)), "edge"))
 
 
@@ -139,6 +150,10 @@ def test_work_comes_back_in_order_and_is_fetched_as_it_goes() -> None:
         ({"data.size": 100}, "multiples of 32"),
         ({"data.size": 128, "data.overlap": 48}, "multiples of 32"),
         ({"data.size": 64}, "overlap is at most 32"),
+        ({"data.size": 96, "network.fold": 2}, "size=96,96 .*multiples of 64 with network.fold=2"),
+        ({"data.size": 128, "data.overlap": 96, "network.fold": 2}, "overlap=96 .*multiples of 64"),
+        ({"data.size": 256, "network.fold": 4}, "overlap=64 .*multiples of 128 with network.fold=4"),
+        ({"data.size": 128, "data.overlap": 128, "network.fold": 4}, "overlap is at most 0, 128 less"),
     ],
 )
 def test_sizes_that_do_not_go(settings: dict[str, object], told: str) -> None:
@@ -150,10 +165,19 @@ def test_sizes_that_do_not_go(settings: dict[str, object], told: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- equality
 
 
-@pytest.mark.parametrize(("parts", "pixels"), [("reconstructive", 138), ("discriminative", 282), ("both", 410)])
-def test_reach_is_where_a_pixel_arrives(parts: Parts, pixels: int) -> None:
+@pytest.mark.parametrize(
+    ("parts", "fold", "pixels"),
+    [
+        ("reconstructive", 1, 138),
+        ("discriminative", 1, 282),
+        ("both", 1, 410),
+        ("reconstructive", 2, 277),
+        ("both", 2, 821),
+    ],
+)
+def test_reach_is_where_a_pixel_arrives(parts: Parts, fold: Literal[1, 2, 4], pixels: int) -> None:
     """One bright pixel in black, through a network that only adds: all that it can change is above 0."""
-    config = NetworkConfig(parts=parts, reconstructive_width=1, discriminative_width=1)
+    config = NetworkConfig(parts=parts, reconstructive_width=1, discriminative_width=1, fold=fold)
     network = Draem(config, channels=1).double().eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -162,24 +186,26 @@ def test_reach_is_where_a_pixel_arrives(parts: Parts, pixels: int) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
     farthest = 0
-    for place in range(480, 512):
-        image = torch.zeros(1, 1, 32, 992, dtype=torch.float64)
+    for place in range(480 * fold, 512 * fold):
+        image = torch.zeros(1, 1, 32 * fold, 992 * fold, dtype=torch.float64)
         image[..., place] = 1.0
         with torch.no_grad():
             reconstruction, logits = network(image)
         changed = (reconstruction if parts == "reconstructive" else logits)[0, 0].amax(0).nonzero()[:, 0]
         farthest = max(farthest, place - int(changed.min()), int(changed.max()) - place)
-    assert farthest == reach(parts) == pixels
+    assert farthest == reach(parts, fold) == pixels
 
 
-def test_tiles_with_the_margin_are_the_whole_image() -> None:
+@pytest.mark.parametrize(("parts", "fold"), [("both", 1), ("discriminative", 2)])
+def test_tiles_with_the_margin_are_the_whole_image(parts: Parts, fold: int) -> None:
     """Also at the image's own borders, and where its sides are no multiples of 32."""
-    margin = reach()
-    overlap = -(-(2 * margin + RAMP) // 32) * 32
-    detector = tiled_detector(overlap + 64, overlap)
-    image = noise(overlap + 64 + 45, overlap + 64 + 10)
+    margin, stride = reach(parts, fold), 32 * fold
+    overlap = -(-(2 * margin + RAMP) // stride) * stride
+    side = overlap + 2 * stride
+    detector = tiled_detector(side, overlap, parts=parts, fold=fold)
+    image = noise(side + 45, side + 10)
     result, expected = detector.predict(image), whole_map(detector, image)
-    assert len(Tiling.of(image.shape[:2], (overlap + 64,) * 2, overlap).corners) == 4
+    assert len(Tiling.of(image.shape[:2], (side, side), overlap, stride).corners) == 4
     assert expected.std() > 0.005
     assert np.abs(result.input_map - expected).max() <= 1e-5
 
@@ -217,7 +243,7 @@ def test_everything_is_in_the_images_pixels() -> None:
 def test_map_and_reconstruction_by_the_slow_way() -> None:
     """Every tile on its own, weighted by outer products and added up over the whole image."""
     detector, image = tiled_detector(96, 32), noise(150, 200)
-    tiling = Tiling.of((150, 200), (96, 96), 32)
+    tiling = Tiling.of((150, 200), (96, 96), 32, 32)
     total = np.zeros((4, 32 * 5, 32 * 7))
     for (row, top), (column, left) in itertools.product(
         enumerate(tiling.rows.starts), enumerate(tiling.columns.starts)

@@ -89,7 +89,7 @@ def header_rows(header: Header) -> dict[str, str]:
     """What there is to know of a model, in words."""
     network, data, score = header.config.network, header.config.data, header.config.score
     rows = {
-        "preset": f"{header.config.preset}, widths {network.reconstructive_width}/{network.discriminative_width}",
+        "preset": f"{header.config.preset}, widths {network.widths}",
         "input": f"{data.size[0]}×{data.size[1]} {_pixels(header)}, {data.fit}",
         "region": _region(header),
         "score": f"maximum of the {score.map} map after a {score.filter_size}×{score.filter_size} mean filter",
@@ -112,10 +112,7 @@ def header_rows(header: Header) -> dict[str, str]:
         )
         if record.teacher is not None:
             taught = record.teacher
-            rows["teacher"] = (
-                f"{taught.preset}, widths {taught.reconstructive_width}/{taught.discriminative_width}, "
-                f"sha256 {taught.sha256[:16]}"
-            )
+            rows["teacher"] = f"{taught.preset}, widths {taught.widths}, sha256 {taught.sha256[:16]}"
     if header.artefact is not None:
         rows |= _artefact_rows(header.artefact)
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())

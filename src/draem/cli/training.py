@@ -111,5 +111,4 @@ def import_weights(
     with needing("train"):
         from draem.network.weights import import_published
     header = import_published(reconstructive, discriminative, out)
-    network = header.config.network
-    typer.echo(f"model: {out} ({network.reconstructive_width}/{network.discriminative_width}, no threshold yet)")
+    typer.echo(f"model: {out} ({header.config.network.widths}, no threshold yet)")

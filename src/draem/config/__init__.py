@@ -12,6 +12,7 @@ from draem.config.sections import (
     ScoreConfig,
     Section,
     TrainingConfig,
+    widths_in_words,
 )
 from draem.config.simulation import (
     AUGMENTATIONS,
@@ -46,4 +47,5 @@ __all__ = [
     "SourceWeights",
     "TrainingConfig",
     "parse_config",
+    "widths_in_words",
 ]

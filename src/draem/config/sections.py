@@ -14,9 +14,6 @@ Positive = Annotated[int, Field(ge=1)]
 # Eight times the published width: tables of sizes stay within 64 bits, whatever a model file says.
 Width = Annotated[int, Field(ge=1, le=1024)]
 
-TILE_STEP = 32
-"""Tiles start at multiples of this: where the network halves an image five times, tile and image halve alike."""
-
 Layout = Literal[
     "folder",
     "mvtec",
@@ -81,7 +78,7 @@ class DataConfig(Section):
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge; `tiles` leaves
     images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
     overlap: Annotated[int, Field(ge=0, le=8192)] = 64
-    """`tiles`: pixels that neighbouring tiles share at least; like their sides a multiple of 32."""
+    """`tiles`: pixels that neighbouring tiles share at least; like their sides a multiple of 32 · `network.fold`."""
     interpolation: Literal["area", "linear"] = "area"
     """How images are made smaller: `area` averages, `linear` is what the published code does. Larger: always linear."""
     on_corrupt: Literal["skip", "stop"] = "skip"
@@ -102,14 +99,6 @@ class DataConfig(Section):
     def frame(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], Literal["resize", "letterbox"]]:
         """At which size an image of (height, width) gets its map, and how it is brought there; for tiles its own."""
         return (image_size, "resize") if self.fit == "tiles" else (self.size, self.fit)
-
-    @model_validator(mode="after")
-    def _tiles_in_step(self) -> Self:
-        if self.fit == "tiles" and any(side % TILE_STEP for side in (*self.size, self.overlap)):
-            raise ValueError(f"fit=tiles: size and overlap are multiples of {TILE_STEP}")
-        if self.fit == "tiles" and self.overlap > min(self.size) - TILE_STEP:
-            raise ValueError(f"fit=tiles: overlap is at most {min(self.size) - TILE_STEP}: {TILE_STEP} less than size")
-        return self
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:
@@ -134,7 +123,8 @@ class NetworkConfig(Section):
     """Both sub-networks, or one alone, as in the paper's ablation; the reconstructive one needs a `score.map`."""
 
     reconstructive_width: Width = 128
-    """Channels at the highest resolution of the reconstructive sub-network; deeper levels have up to eight times as many."""
+    """Channels at the highest resolution of the reconstructive sub-network; deeper levels have up to eight times as
+    many."""
     discriminative_width: Width = 64
     """The same of the discriminative sub-network."""
     fold: Literal[1, 2, 4] = 1
@@ -142,6 +132,21 @@ class NetworkConfig(Section):
     their last layers give four pixels each. 1: as published."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
+
+    @property
+    def stride(self) -> int:
+        """Sides are padded to a multiple of this, and tiles lie at its multiples: five halvings behind the fold."""
+        return 32 * self.fold
+
+    @property
+    def widths(self) -> str:
+        """As people read them: 32/16, or 32/16 fold 2."""
+        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold)
+
+
+def widths_in_words(reconstructive: int, discriminative: int, fold: int) -> str:
+    """Widths of both sub-networks in short, the fold where there is one."""
+    return f"{reconstructive}/{discriminative}" + (f" fold {fold}" if fold > 1 else "")
 
 
 class TrainingConfig(Section):

@@ -39,6 +39,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _tiles_in_step(self) -> Self:
+        if self.data.fit != "tiles":
+            return self
+        step, (height, width), overlap = self.network.stride, self.data.size, self.data.overlap
+        if height % step or width % step or overlap % step:
+            raise ValueError(
+                f"data.fit=tiles: data.size={height},{width} and data.overlap={overlap} are to be multiples of {step}"
+                + (f" with network.fold={self.network.fold}" if self.network.fold > 1 else "")
+            )
+        if overlap > min(height, width) - step:
+            raise ValueError(
+                f"data.fit=tiles: data.overlap is at most {min(height, width) - step}, {step} less than data.size"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_teach(self) -> Self:
         if self.training.teacher is not None and self.network.parts == "reconstructive":
             raise ValueError("training.teacher teaches the discriminative sub-network, which network.parts leaves out")

@@ -25,7 +25,7 @@ class InspectionGraph(nn.Module):
 
     def __init__(self, network: Draem, half: bool = False) -> None:
         super().__init__()
-        self.network = folded(network)
+        self.network = with_norms_folded(network)
         if half:
             self.network.half()
         self.half_precision = half
@@ -67,7 +67,7 @@ def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int 
     return content
 
 
-def folded(network: Draem) -> Draem:
+def with_norms_folded(network: Draem) -> Draem:
     """A copy with each BatchNorm in the convolution before it, and one logit; of such a copy: a copy.
 
     Folded only after halving, the weights would be rounded twice: measured, maps then differ four times as much. The

@@ -19,7 +19,7 @@ from draem.data.samples import Dataset
 from draem.deployment.balancing import balance
 from draem.deployment.formats import Int8Format, OnnxFormat, OpenvinoFormat, Run
 from draem.deployment.fragility import fragility
-from draem.deployment.graph import InspectionGraph, folded, onnx_graph
+from draem.deployment.graph import InspectionGraph, onnx_graph, with_norms_folded
 from draem.deployment.material import Simulations, draw_material
 from draem.deployment.rounding import round_weights
 from draem.evaluation.metrics import MetricsAccumulator
@@ -106,7 +106,7 @@ def fit_to_int8(network: Draem, images: Images) -> Draem:
 
     images: B×C×H×W in [0, 1], good ones and simulated anomalies; half of them are looked at.
     """
-    fitted = folded(network)
+    fitted = with_norms_folded(network)
     batch = torch.from_numpy(images[:: max(1, len(images) // _FITTED_ON)])
     balance(fitted, batch)
     round_weights(fitted, batch)

@@ -1,6 +1,6 @@
 """Big images in tiles: where tiles lie, and how their maps become one. NumPy only, for every backend.
 
-Tiles lie at multiples of 32 pixels, where the network halves tile and whole image alike, and reach beyond the image's
+Tiles lie at multiples of the network's stride, where it halves tile and whole image alike, and reach beyond the image's
 right and lower border, whose pixels are repeated there. Where two tiles overlap, the middle of the overlap fades from
 one to the other; what is nearer to a tile's border is not taken from that tile, since it knows too little of what is
 around it.
@@ -18,7 +18,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.config.sections import TILE_STEP
 from draem.images import extend
 from draem.pixels import Images, Pixels
 
@@ -41,12 +40,15 @@ class Span:
     starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, length: int, side: int, overlap: int) -> Span:
-        """As few tiles as cover `length` pixels and share at least `overlap` (multiples of 32), evenly spread."""
-        covered = max(-(-length // TILE_STEP) * TILE_STEP, side)
+    def of(cls, length: int, side: int, overlap: int, stride: int) -> Span:
+        """As few tiles as cover `length` pixels and share at least `overlap`, evenly spread over multiples of `stride`.
+
+        Side and overlap are such multiples, too.
+        """
+        covered = max(-(-length // stride) * stride, side)
         steps = -(-(covered - side) // (side - overlap))
-        rest = (covered - side) // TILE_STEP
-        return cls(length, side, tuple(rest * tile // max(steps, 1) * TILE_STEP for tile in range(steps + 1)))
+        rest = (covered - side) // stride
+        return cls(length, side, tuple(rest * tile // max(steps, 1) * stride for tile in range(steps + 1)))
 
     def weights(self, tile: int) -> NDArray[np.float32]:
         """How much each pixel of a tile counts, `side` values in [0, 1]; over all tiles they add up to 1."""
@@ -81,9 +83,9 @@ class Tiling:
     columns: Span
 
     @classmethod
-    def of(cls, image: tuple[int, int], tile: tuple[int, int], overlap: int) -> Tiling:
-        """Tiles of (height, width) over an image, which share at least `overlap` pixels; all multiples of 32."""
-        return cls(Span.of(image[0], tile[0], overlap), Span.of(image[1], tile[1], overlap))
+    def of(cls, image: tuple[int, int], tile: tuple[int, int], overlap: int, stride: int) -> Tiling:
+        """Tiles of (height, width) over an image, which share at least `overlap` pixels; see `Span.of`."""
+        return cls(Span.of(image[0], tile[0], overlap, stride), Span.of(image[1], tile[1], overlap, stride))
 
     @property
     def corners(self) -> list[tuple[int, int]]:

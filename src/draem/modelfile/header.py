@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from draem.config import Config
+from draem.config import Config, widths_in_words
 from draem.errors import ModelFileError
 from draem.modelfile.strictjson import parse_json
 
@@ -82,6 +82,12 @@ class TeacherRecord(_Part):
     preset: str
     reconstructive_width: int
     discriminative_width: int
+    fold: int = 1
+
+    @property
+    def widths(self) -> str:
+        """As people read them."""
+        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold)
 
 
 class TrainingRecord(_Part):

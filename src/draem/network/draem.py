@@ -13,9 +13,6 @@ from torch.nn import functional
 
 from draem.config import NetworkConfig
 
-STRIDE = 32
-"""Sides are padded to a multiple of this times `network.fold`: five halvings."""
-
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
@@ -127,9 +124,9 @@ class _DiscriminativeDecoder(nn.Module):
 
 
 class DiscriminativeSubNetwork(nn.Module):
-    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×2×H×W (normal, anomalous). Sides divide by 32.
+    """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×L×H×W, the first half normal, the other anomalous.
 
-    Of folded images: as many logits of each kind as an image channel has become channels.
+    Sides divide by 32.
     """
 
     def __init__(self, channels: int, logits: int, width: int, aligned_corners: bool) -> None:
@@ -145,8 +142,13 @@ class DiscriminativeSubNetwork(nn.Module):
 class Draem(nn.Module):
     """The whole network: images B×C×H×W in [0,1] → (reconstruction B×C×H×W, logits B×2×H×W).
 
-    Sides that do not divide by 32 times `fold` are padded with the border's pixels and cropped again. Of a sub-network alone, the
-    other's output is what it would add: the image itself as reconstruction, or logits of zero.
+    With `fold` f > 1 both sub-networks work at 1/f of the resolution: each square of f×f pixels is handed to them as f²
+    channels, and theirs are laid out as pixels again. Sides that do not divide by 32f are padded with the border's
+    pixels and cropped again. Of a sub-network alone, the other's output is what it would add: the image itself as
+    reconstruction, or logits of zero.
+
+    Source of the folding: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+    Convolutional Neural Network", CVPR 2016.
     """
 
     reconstructive: ReconstructiveSubNetwork
@@ -155,13 +157,15 @@ class Draem(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int = 3) -> None:
         super().__init__()
         corners = config.aligned_corners
-        self.parts, self.fold = config.parts, config.fold
+        self.parts, self.fold, self.stride = config.parts, config.fold, config.stride
         channels *= self.fold**2
         if self.parts != "discriminative":
             self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
         if self.parts != "reconstructive":
             inputs = 2 * channels if self.parts == "both" else channels
-            self.discriminative = DiscriminativeSubNetwork(inputs, 2 * self.fold**2, config.discriminative_width, corners)
+            self.discriminative = DiscriminativeSubNetwork(
+                inputs, 2 * self.fold**2, config.discriminative_width, corners
+            )
         self.apply(_initialise)
 
     def channels_last(self) -> Draem:
@@ -173,14 +177,13 @@ class Draem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
-        stride = STRIDE * self.fold
-        below, right = -height % stride, -width % stride
+        below, right = -height % self.stride, -width % self.stride
         if below or right:
             images = functional.pad(images, (0, right, 0, below), mode="replicate")
-        reconstruction, logits = self._answer(images) if self.fold == 1 else self._folded(images)
+        reconstruction, logits = self._answer(images) if self.fold == 1 else self._at_fold(images)
         return reconstruction[..., :height, :width], logits[..., :height, :width]
 
-    def _folded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _at_fold(self, images: Tensor) -> tuple[Tensor, Tensor]:
         reconstruction, logits = self._answer(functional.pixel_unshuffle(images, self.fold))
         return functional.pixel_shuffle(reconstruction, self.fold), functional.pixel_shuffle(logits, self.fold)
 

@@ -1,7 +1,7 @@
 """The three losses of DRAEM, in float32 on any device, without a host sync; and two more of the segmentation.
 
-L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, equations 1 to 4), of ours + weight · l1 + weight ·
-dice.
+L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, equations 1 to 4); of ours, + weight · l1 and
++ weight · dice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How far the network sees: what it says of a pixel depends on no pixel farther away than this.
 
-Of a tile that lies at a multiple of 32 pixels of a large image, the map is therefore the large image's from so many
-pixels inside of the tile's border on. It holds without aligned corners alone: with them, each pixel's place in the
-upsampling depends on the size of what is upsampled.
+Of a tile that lies at a multiple of the network's stride in a large image, the map is therefore the large image's from
+so many pixels inside of the tile's border on. It holds without aligned corners alone: with them, each pixel's place in
+the upsampling depends on the size of what is upsampled.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from draem.config import Parts
 _HALVINGS = {"reconstructive": 4, "discriminative": 5}
 
 
-def reach(parts: Parts = "both") -> int:
+def reach(parts: Parts = "both", fold: int = 1) -> int:
     """In pixels, up, down, left and right; the same for all widths."""
     names = ("discriminative", "reconstructive") if parts == "both" else (parts,)
     layers = "".join(_layers(_HALVINGS[name]) for name in names)
     period = 2 ** max(_HALVINGS[name] for name in names)
-    return max(max(pixel - low, high - pixel) for pixel in range(period) for low, high in [_seen(pixel, layers)])
+    seen = [(pixel, *_seen(pixel, layers)) for pixel in range(period)]
+    # Folded pixels are squares: the last one of a square sees the first one of another, and the other way round.
+    return max(fold * max(pixel - low, high - pixel) + fold - 1 for pixel, low, high in seen)
 
 
 def _layers(halvings: int) -> str:

@@ -51,6 +51,7 @@ class Teacher:
             preset=self.header.config.preset,
             reconstructive_width=network.reconstructive_width,
             discriminative_width=network.discriminative_width,
+            fold=network.fold,
         )
 
     def refuse_other_images(self, student: DataConfig) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from draem.config import Config
 from draem.inspection.memory import out_of_memory
-from draem.network.draem import STRIDE, Draem
+from draem.network.draem import Draem
 from draem.network.losses import draem_losses, taught_loss
 from draem.training.distillation import Teacher
 
@@ -35,8 +35,8 @@ def largest_batch(config: Config, device: torch.device, below: int, teacher: Tea
 
 
 def smallest_batch(config: Config) -> int:
-    """BatchNorm needs two values a channel, and the innermost layer sees a 32nd of each side."""
-    return 1 if max(config.data.size) > STRIDE else 2
+    """BatchNorm needs two values a channel, and the innermost layer sees one pixel of `stride` a side."""
+    return 1 if max(config.data.size) > config.network.stride else 2
 
 
 def _try_step(config: Config, device: torch.device, size: int, teacher: Teacher | None) -> None:

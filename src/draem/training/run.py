@@ -77,7 +77,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             log.message(line)
         if teacher is not None:
             teacher.refuse_other_images(data_config)
-            log.message(f"teacher: {teacher.path} ({_widths(teacher.header.config.network)})")
+            log.message(f"teacher: {teacher.path} ({teacher.header.config.network.widths})")
         train, select = _load_banks(split, config, out, log)
         if fabric.is_global_zero:
             _write_record(out, config, split)
@@ -118,7 +118,8 @@ def _on_this_machine(config: Config) -> Config:
     """The configuration with `auto` replaced by what this machine has."""
     recipe = config.training
     if recipe.batch_size < smallest_batch(config):
-        raise ConfigError("training.batch_size=1 cannot train on images of 32×32 or less; use 2 or more")
+        side = config.network.stride
+        raise ConfigError(f"training.batch_size=1 cannot train on images of {side}×{side} or less; use 2 or more")
     device = choose_device(recipe.accelerator)
     precision = recipe.precision
     if precision == "auto":
@@ -240,7 +241,7 @@ def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) ->
     recipe = config.training
     jobs = f"{len(split.train)} to train, {len(split.select)} to select, {len(split.calibrate)} to calibrate"
     return (
-        f"{dataset.name}: {jobs} · preset {config.preset} ({_widths(config.network)}) · "
+        f"{dataset.name}: {jobs} · preset {config.preset} ({config.network.widths}) · "
         f"{fabric.device.type} {recipe.precision}"
     )
 
@@ -252,13 +253,9 @@ def _write_record(out: Path, config: Config, split: Split) -> None:
     atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
-def _widths(network: NetworkConfig) -> str:
-    return f"{network.reconstructive_width}/{network.discriminative_width}"
-
-
 def _in_words(network: NetworkConfig) -> str:
     parts = "" if network.parts == "both" else f"{network.parts} alone, "
-    return f"{_widths(network)} ({parts}aligned corners {network.aligned_corners})"
+    return f"{network.widths} ({parts}aligned corners {network.aligned_corners})"
 
 
 def _starting_weights(config: Config) -> dict[str, torch.Tensor] | None:
