@@ -24,8 +24,9 @@ from draem.modelfile import Artefact, TeacherRecord, read_header
 from draem.modelfile.tensors import read_model, read_record, write_model
 from draem.network.draem import Draem
 from draem.network.losses import focal_loss, taught_loss
-from draem.network.weights import save_model
+from draem.network.weights import load_model, save_model
 from draem.settings import parse_setting
+from draem.tables import header_rows
 from draem.training import run
 from draem.training.checkpoint import RunState
 from draem.training.distillation import Teacher
@@ -152,6 +153,26 @@ def test_no_gradient_reaches_the_teacher(teacher: Path) -> None:
     # In evaluation mode: neither the statistics nor the answer depend on the batch.
     assert all(torch.equal(value, before[name]) for name, value in taught.network.state_dict().items())
     torch.testing.assert_close(taught.logits(images[:1]), answer[:1], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("taught", "fold"), [(2, 1), (1, 2)])
+def test_teacher_and_student_of_different_folds(taught: int, fold: int, parts: Path, tmp_path: Path) -> None:
+    """What is taught is a map of all pixels, whatever either network makes of their squares."""
+    path = write_tiny_model(tmp_path / "teacher.safetensors", network__fold=taught, network__reconstructive_width=5)
+    images = torch.rand(2, 3, 50, 64, generator=torch.Generator().manual_seed(0))
+    answer = Teacher.load(path).logits(images)
+    assert answer.shape == (2, 2, 50, 64)
+    assert torch.equal(answer, load_model(path)[0](images)[1])
+    trained = distill(path, parts, tmp_path / "run", {"network.fold": fold, "training.images": 8})
+    record = trained.header.training
+    assert record is not None
+    assert record.teacher is not None
+    assert record.teacher.fold == taught
+    assert trained.header.config.network.fold == fold
+    teacher = header_rows(trained.header)["teacher"]
+    assert teacher.startswith("fast, widths 5/4 fold 2, " if taught == 2 else "fast, widths 5/4, ")
+    said = "widths 4/4 fold 2" if fold == 2 else "widths 4/4"
+    assert header_rows(trained.header)["preset"].endswith(said)
 
 
 def test_weight_zero_is_plain_training(teacher: Path, parts: Path, tmp_path: Path) -> None:

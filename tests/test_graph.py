@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from draem.config import Config
 from draem.deployment.export import export_model
+from draem.deployment.graph import with_norms_folded
 from draem.deployment.ir import ir_of
 from draem.inspection.backends import open_backend
 from draem.inspection.detector import Detector
@@ -45,6 +47,17 @@ KINDS = {
     ),
     "reconstructive, padded sides, MSGMS": Kind(
         {"network__parts": "reconstructive", "score__map": "msgms", "data__size": [96, 50]}
+    ),
+    "both, fold 2, padded sides": Kind({"network__fold": 2, "data__size": [96, 50]}),
+    "reconstructive, fold 4, grey, one image, SSIM": Kind(
+        {
+            "network__parts": "reconstructive",
+            "network__fold": 4,
+            "data__channels": 1,
+            "data__size": 128,
+            "score__map": "ssim",
+        },
+        batch=1,
     ),
 }
 
@@ -163,6 +176,31 @@ def test_fp16_is_half_inside_and_single_at_the_border(tiny_model: Path, rgb: Mad
         assert 0 < np.abs(after - before).max() <= 1e-2
 
 
+def test_fp16_of_a_fold(tmp_path: Path) -> None:
+    kind = Kind({"network__fold": 2})
+    model, path = _tamed(write_tiny_model(tmp_path / "model.safetensors", **kind.settings)), tmp_path / "half.onnx"
+    export_model(model, path, "onnx", "fp16")
+    made = Made(kind, model, path, path)
+    before = _parts(made, 2)
+    for backend in ("onnxruntime", "openvino"):
+        for exact, found in zip(before, made.load(backend).backend.run(_images(made, 2)), strict=True):
+            assert 0 < np.abs(found - exact).max() <= 1e-2 * max(1.0, float(np.abs(exact).max()))
+            assert exact.std() > 0.005
+
+
+def test_norms_are_folded_once_and_the_input_still_is(tmp_path: Path) -> None:
+    """A copy of a copy gives the same; of each square of pixels one logit each is left, second less first."""
+    network, _ = load_model(write_tiny_model(tmp_path / "model.safetensors", network__fold=2))
+    images = torch.rand(1, 3, 70, 64, generator=torch.Generator().manual_seed(0))
+    once = with_norms_folded(network)
+    twice = with_norms_folded(once)
+    with torch.no_grad():
+        (_, both), (_, one), (_, again) = network(images), once(images), twice(images)
+    assert one.shape == (1, 1, 70, 64)
+    torch.testing.assert_close(one[:, 0], both[:, 1] - both[:, 0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(one, again)
+
+
 def test_fp16_of_openvino_is_in_the_weights(tiny_onnx: Path, rgb: Made, tmp_path: Path) -> None:
     xml, weights = ir_of(tiny_onnx.read_bytes(), half=True)
     path = tmp_path / "half.xml"
@@ -176,5 +214,6 @@ def test_the_configuration_of_the_kinds_is_what_they_say() -> None:
     for name, kind in KINDS.items():
         settings = TINY | {key.replace("__", "."): value for key, value in kind.settings.items()}
         config = Config.resolve("fast", None, settings)
-        assert ("padded" in name) == any(side % 32 for side in config.data.size)
+        assert ("padded" in name) == any(side % config.network.stride for side in config.data.size)
         assert name.startswith(config.network.parts)
+        assert ("fold" in name) == (config.network.fold > 1)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from draem import verbs
 from draem.config import MaskWeights
-from draem.errors import DataError, ModelFileError
+from draem.errors import ConfigError, DataError, ModelFileError
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.images import write_image
 from draem.modelfile import read_header
@@ -342,6 +342,12 @@ def test_how_a_run_reports_may_change(parts: Path, broken: Path, unbroken: Path,
     ours, theirs = load_file(out / "model.safetensors"), load_file(unbroken / "model.safetensors")
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert "checkpoint_every: 7.5" in (out / "config.yaml").read_text()
+
+
+def test_another_network_is_refused(parts: Path, broken: Path, tmp_path: Path) -> None:
+    out = copy_of(broken, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^network\.fold: differs from the run in .*; resume with its settings"):
+        verbs.train(parts, out, settings={"network.fold": 2}, resume=True)
 
 
 def test_other_images_are_refused(parts: Path, broken: Path, tmp_path: Path) -> None:

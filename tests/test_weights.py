@@ -147,6 +147,21 @@ def test_reading_leaves_the_files_alone(pair: Pair) -> None:
     assert [path.read_bytes() for path in pair] == before
 
 
+def test_weights_of_another_fold(states: tuple[State, State], pair: Pair, tmp_path: Path) -> None:
+    """Named in one line: the published networks have none, and a header says which its weights have."""
+    first = dict(states[0])
+    name = "encoder.block1.0.weight"
+    first[name] = first[name].repeat(1, 4, 1, 1)
+    torch.save(first, pair[0])
+    _refused(*pair, name, "shape", "expected")
+    network, header = load_model(write_tiny_model(tmp_path / "one.safetensors"))
+    config = header.config.override(None, {"network.fold": 2})
+    path = tmp_path / "other.safetensors"
+    save_model(path, network.state_dict(), header.model_copy(update={"config": config}))
+    with pytest.raises(ModelFileError, match=r"has shape \(4, 3, 3, 3\), \(4, 12, 3, 3\) expected"):
+        load_model(path)
+
+
 def test_swapped_doubled_or_missing_files(pair: Pair, tmp_path: Path) -> None:
     first, second = pair
     _refused(second, first, "NAME.pckl first")

@@ -162,7 +162,7 @@ def _unquantised(graph: Any, kept: Iterable[str]) -> set[str]:
 
 
 def _requantise(graph: Any) -> None:
-    """Quantise what an upsampling or concatenation of int8 gives, by its input's range.
+    """Quantise what an upsampling, a concatenation or a fold of int8 gives, by its input's range.
 
     NNCF takes that for granted, but ONNX Runtime would run the next convolution in floating point.
     """
@@ -176,9 +176,9 @@ def _requantise(graph: Any) -> None:
     nodes: list[Any] = []
     for node in graph.node:
         nodes.append(node)
-        if node.op_type not in ("Resize", "Concat"):
+        if node.op_type not in ("Resize", "Concat", "Reshape", "Transpose"):
             continue
-        sources = [quantised.get(name) for name in (node.input[:1] if node.op_type == "Resize" else node.input)]
+        sources = [quantised.get(name) for name in (node.input if node.op_type == "Concat" else node.input[:1])]
         if sources[0] is None or any(other is None for other in sources):
             continue
         ranged, found = list(sources[0].input[1:]), node.output[0]
