@@ -242,6 +242,16 @@ def test_comparing_writes_and_says_all(run_cli: Run, woven_tree: Path, tmp_path:
     assert "development set" in done.err
 
 
+def test_a_real_defect_counts_once_at_any_size(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
+    """Also where the size is no multiple of the network's stride: an image that is resized is no two tiles."""
+    root = planted(woven_tree, tmp_path / "woven")
+    done = run_cli(
+        "simulate", root, "--out", tmp_path / "grid.png", "--count", 2, "--compare", "--json", "--set", "data.size=72"
+    )
+    assert done.code == 0
+    assert json.loads(done.out.splitlines()[-1])["coverage"]["real"] == 6
+
+
 def test_one_channel_of_sixteen_bits(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:
     root = planted(woven_tree, tmp_path / "woven")
     grey = ("--set", "data.channels=1", "--set", "data.depth=16")

@@ -62,7 +62,7 @@ def whole_map(detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float3
 # -------------------------------------------------------------------------------------------------------------- plans
 
 
-@pytest.mark.parametrize("stride", [32, 64, 128])
+@pytest.mark.parametrize("stride", [1, 32, 64, 128])
 @pytest.mark.parametrize(("length", "side", "overlap"), PLANS)
 def test_tiles_cover_share_enough_and_lie_in_step(length: int, side: int, overlap: int, stride: int) -> None:
     side, overlap = side * stride // 32, overlap * stride // 32
