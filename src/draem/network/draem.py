@@ -161,7 +161,9 @@ class Draem(nn.Module):
             self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
         if self.parts != "reconstructive":
             inputs = 2 * channels if self.parts == "both" else channels
-            self.discriminative = DiscriminativeSubNetwork(inputs, 2 * self.fold**2, config.discriminative_width, corners)
+            self.discriminative = DiscriminativeSubNetwork(
+                inputs, 2 * self.fold**2, config.discriminative_width, corners
+            )
         self.apply(_initialise)
 
     def channels_last(self) -> Draem:
