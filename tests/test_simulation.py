@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from draem.config import ROTATIONS, RotationConfig, SimulationConfig
+from draem.config.simulation import SourceWeights
 from draem.simulation.draws import Stream, sample_keys, uniform
 from draem.simulation.rotation import rotate
 from draem.simulation.simulator import Simulated, Simulator, contact_sheet
@@ -186,3 +188,29 @@ def test_contact_sheet_holds_every_image() -> None:
             assert np.isin(tile.reshape(-1, 3), picture.reshape(-1, 3)).all()
     assert picture.shape[0] > 3 * 256
     assert picture.shape[1] > 4 * 256
+
+
+def test_soft_edges_are_the_masks_blurred_by_opencv() -> None:
+    """Flat sources on black images show the opacity; the mask stays as sharp as without."""
+    config = SimulationConfig(
+        clean_share=0.0, sources=SourceWeights(procedural=0.0, flat=1.0), beta=(0.0, 0.0), softness=(1.5, 1.5)
+    )
+    keys = sample_keys(3, 0, torch.arange(6))
+    images = torch.zeros(6, 3, 64, 64)
+    soft = Simulator(config, (64, 64), "cpu")(images, keys)
+    sharp = Simulator(config.model_copy(update={"softness": (0.0, 0.0)}), (64, 64), "cpu")(images, keys)
+    torch.testing.assert_close(soft.mask, sharp.mask)
+    torch.testing.assert_close(soft.source, sharp.source)
+    for mask, source, found in zip(soft.mask, soft.source, soft.anomalous, strict=True):
+        blurred = cv2.GaussianBlur(mask[0].numpy(), (25, 25), 1.5, borderType=cv2.BORDER_REFLECT)
+        np.testing.assert_allclose(found.numpy(), blurred * source.numpy(), atol=1e-4)
+
+
+def test_softness_near_zero_is_none() -> None:
+    keys = sample_keys(3, 0, torch.arange(4))
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sharp, soft = (
+        Simulator(SimulationConfig(clean_share=0.0, softness=(0.0, high)), (32, 32), "cpu")(images, keys).anomalous
+        for high in (0.0, 0.01)
+    )
+    torch.testing.assert_close(soft, sharp, rtol=0, atol=1e-6)

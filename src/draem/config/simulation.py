@@ -154,6 +154,8 @@ class SimulationConfig(Section):
     """Opacity β, the weight of the original inside the mask, drawn uniformly: of textures and flat colours."""
     structural_beta: Range = (0.0, 0.0)
     """The same of sources made from the image itself, and of crops."""
+    softness: Range = (0.0, 0.0)
+    """How soft an anomaly's edge is: σ in pixels of the blur of its opacity, drawn uniformly; the mask stays sharp."""
     gradient_share: Share = 0.0
     """Share of patches and crops that keep their gradients and take their colours from the surroundings (NSA)."""
     visible: Share = 0.02
@@ -172,7 +174,7 @@ class SimulationConfig(Section):
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> Self:
-        for name in ("mask_threshold", "lattice", "beta", "structural_beta", "count", "area"):
+        for name in ("mask_threshold", "lattice", "beta", "structural_beta", "count", "area", "softness"):
             low, high = getattr(self, name) or (0, 0)
             if low > high:
                 raise ValueError(f"{name}: the lower bound comes first")
@@ -181,6 +183,8 @@ class SimulationConfig(Section):
         for name in ("beta", "structural_beta"):
             if not 0.0 <= getattr(self, name)[0] <= getattr(self, name)[1] <= 1.0:
                 raise ValueError(f"{name} lies in [0, 1]")
+        if not 0.0 <= self.softness[0] <= self.softness[1] <= 8.0:
+            raise ValueError("softness lies in [0, 8] pixels")
         if self.area is not None and not 0.0 < self.area[0] <= self.area[1] <= 1.0:
             raise ValueError("area lies in (0, 1], a share of the image")
         if self.augmentations_drawn > len(self.augmentations):

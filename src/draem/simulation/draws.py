@@ -38,6 +38,7 @@ class Stream(IntEnum):
     CROP = 15
     REGION = 16
     TILE = 17
+    SOFTNESS = 18
 
 
 def _signed(value: int, bits: int) -> int:

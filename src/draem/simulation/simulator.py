@@ -26,7 +26,7 @@ from draem.simulation.masks import MASKS
 from draem.simulation.outlines import dilated, window_sums
 from draem.simulation.rotation import rotate
 from draem.simulation.sources import open_sources
-from draem.simulation.structural import STRUCTURAL
+from draem.simulation.structural import STRUCTURAL, gaussian
 
 _GREY = 1.5 / 255
 """Channels that differ by less, at every second pixel, make a grey image."""
@@ -126,7 +126,16 @@ class Simulator:
         if not foreign.all():
             change = (source - normal).abs_().amax(1, keepdim=True) * opacity  # of the channel that changed most
             mask = _visible(mask, change, to_device(torch.where(foreign, -1.0, config.visible), self.device))
-        return torch.lerp(normal, source, mask * opacity), mask, source
+        return torch.lerp(normal, source, self._softened(mask, keys) * opacity), mask, source
+
+    def _softened(self, mask: Tensor, keys: Tensor) -> Tensor:
+        """How much of the source is to be seen: the mask, its edge as soft as drawn."""
+        low, high = self.config.softness
+        if high == 0.0:
+            return mask
+        drawn = to_device(uniform(keys, Stream.SOFTNESS, (1,))[:, 0], self.device)
+        sigma = (low + (high - low) * drawn).clamp_(min=0.05)
+        return gaussian(mask, sigma, sigma)
 
     def _masks_and_sources(
         self, normal: Tensor, keys: Tensor, masks: Tensor, sources: Tensor, region: Tensor | None
