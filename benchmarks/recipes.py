@@ -28,7 +28,7 @@ from draem.errors import ConfigError, DraemError
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
-from draem.settings import flat, read_yaml
+from draem.settings import flat, nested, read_yaml
 
 _MAY_CHANGE = ("training.threads", "training.checkpoint_every", "training.log_every")
 """Not what is trained: a run goes on with the threads that it began with, since its sums depend on them."""
@@ -63,7 +63,7 @@ def read_recipes(path: Path, only: Sequence[str] = ()) -> list[Recipe]:
     """
     content = read_yaml(path)
     _known(content, ("common", "recipes"), str(path))
-    common = _mapping(content.get("common"), f"{path}: common")
+    common = _settings(content.get("common"), f"{path}: common")
     recipes = []
     for name, given in _mapping(content.get("recipes"), f"{path}: recipes").items():
         where = f"{path}: recipe {name}"
@@ -71,7 +71,7 @@ def read_recipes(path: Path, only: Sequence[str] = ()) -> list[Recipe]:
             raise ConfigError(f"{where}: is a folder's name too: use letters, digits and . _ + = -")
         known = _mapping(given, where)
         _known(known, ("preset", "settings"), where)
-        settings = {**common, **_mapping(known.get("settings"), f"{where}: settings")}
+        settings = {**common, **_settings(known.get("settings"), f"{where}: settings")}
         if "training.seed" in settings:
             raise ConfigError(f"{where}: training.seed is what --seeds gives; leave it away")
         recipe = Recipe(name, str(known.get("preset", "")), settings)
@@ -87,6 +87,11 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise ConfigError(f"{where}: a mapping is expected, not {str(value)[:60]!r}")
     return value or {}
+
+
+def _settings(value: Any, where: str) -> dict[str, Any]:
+    """Keyed with dots, however they were written: a section in a recipe does not put out the common one."""
+    return flat(nested({str(key): given for key, given in _mapping(value, where).items()}))
 
 
 def _known(given: dict[str, Any], known: Sequence[str], where: str) -> None:

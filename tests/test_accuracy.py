@@ -221,6 +221,20 @@ def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None
         read_recipes(file, ["speed"])
 
 
+def test_sections_and_dotted_keys_mean_the_same(tmp_path: Path) -> None:
+    """A section of a recipe changes what it names of the common one, and leaves the rest."""
+    file = write_recipes(
+        tmp_path / "r.yaml",
+        "common: {training: {images: 80, batch_size: 4}, data.size: 64}\n"
+        "recipes:\n"
+        "  a: {preset: fast, settings: {training: {learning_rate: 3e-4}, data: {fit: letterbox}}}\n"
+        "  b: {preset: fast, settings: {training.learning_rate: 3e-4, data.fit: letterbox}}\n",
+    )
+    a, b = (recipe.config(7) for recipe in read_recipes(file))
+    assert a == b
+    assert (a.training.images, a.training.batch_size, a.data.size, a.data.fit) == (80, 4, (64, 64), "letterbox")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -228,6 +242,8 @@ def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None
         ("recipes: {a: {preset: quick}}", "recipe a: preset 'quick' is unknown"),
         ("recipes: {a: {preset: fast, settings: {training.rate: 1}}}", "recipe a: .*training.rate is not a setting"),
         ("recipes: {a: {preset: fast, settings: {training.seed: 1}}}", "training.seed is what --seeds gives"),
+        ("recipes: {a: {preset: fast, settings: {training: {seed: 1}}}}", "training.seed is what --seeds gives"),
+        ("recipes: {a: {preset: fast, settings: {1: 2}}}", "recipe a: .*1 is not a setting"),
         ("recipes: {a/b: {preset: fast}}", "recipe a/b: is a folder's name too"),
         ("recipes: [a]", "recipes: a mapping is expected"),
         ("common: {data.size: 64}", "no recipe"),
