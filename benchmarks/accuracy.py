@@ -51,6 +51,7 @@ def plan(given: Iterable[recipes.Recipe], sets: Sequence[Path], seeds: Sequence[
 
     Raises:
         ConfigError: two sets share a name, or a recipe is not any more what a run in its folder began with.
+        DataError: a set has not the images any more that a finished run saw.
     """
     names = [data.name for data in sets]
     if len(set(names)) < len(names):
@@ -59,6 +60,7 @@ def plan(given: Iterable[recipes.Recipe], sets: Sequence[Path], seeds: Sequence[
     runs = [Run(recipe, data, seed, out) for seed in seeds for data in sets for recipe in given]
     for run in runs:
         run.refuse_changed()
+        run.refuse_other_images()
     return runs
 
 

@@ -24,7 +24,9 @@ from record import commit, machine, versions
 
 from draem import verbs
 from draem.config import Config
-from draem.errors import ConfigError, DraemError
+from draem.data.layouts import read_layout
+from draem.data.samples import fingerprint
+from draem.errors import ConfigError, DataError, DraemError
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
@@ -150,6 +152,20 @@ class Run:
             raise ConfigError(
                 f"recipe {self.recipe.name} has changed: {key} is {asked[key]}, the run in {self.folder} has "
                 f"{there[key]}; give the recipe another name"
+            )
+
+    def refuse_other_images(self) -> None:
+        """Compare the set with what a finished run saw: results are kept by the set's name alone.
+
+        Raises:
+            DataError: naming the set and the run.
+        """
+        if not self.result.exists():
+            return
+        images = fingerprint(read_layout(self.data, self.recipe.config(self.seed).data.layout).samples)
+        if json.loads(self.result.read_text(encoding="utf-8"))["data_fingerprint"] != images:
+            raise DataError(
+                f"{self.data}: its images are not those that the run in {self.folder} saw; use another --out"
             )
 
     def carry_out(self, threads: int, jobs: int = 1) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from draem.config import Config
+from draem.data.layouts import read_layout
+from draem.data.samples import fingerprint
 from draem.errors import ConfigError, DataError
 from draem.evaluation.evaluate import Evaluation, ImageResult
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
@@ -198,6 +200,19 @@ def test_a_changed_recipe_is_refused(tmp_path: Path, preset: str, settings: dict
     changed = run_of(tmp_path, Recipe("tiny", preset, settings))
     with pytest.raises(ConfigError, match=f"^recipe tiny has changed: {says}.*; give the recipe another name$"):
         changed.refuse_changed()
+
+
+def test_other_images_under_a_known_name_are_refused(woven_tree: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(woven_tree, tmp_path / "other" / woven_tree.name)
+    run = run_of(tmp_path / "out", data=str(woven_tree))
+    run.folder.mkdir(parents=True)
+    seen = fingerprint(read_layout(woven_tree).samples)
+    run.result.write_text(json.dumps({"data_fingerprint": seen}), encoding="utf-8")
+    for data in (woven_tree, other):
+        assert accuracy.plan([TINY], [data], [1], tmp_path / "out")
+    next((other / "train").rglob("*.png")).unlink()
+    with pytest.raises(DataError, match="its images are not those that the run in .*seed-1 saw; use another --out"):
+        accuracy.plan([TINY], [other], [1], tmp_path / "out")
 
 
 def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None:
