@@ -168,6 +168,24 @@ def test_jobs_failures_and_the_end_of_the_time(
     assert begun[3][1].returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize(("code", "says"), [(FAILS, "accuracy: failed: woven/tiny/seed-1"), (SLEEPS, None)])
+def test_the_end_is_told_where_nothing_is_finished(
+    woven_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str | None
+) -> None:
+    """What failed is named; to be stopped by --minutes is no error."""
+    monkeypatch.setattr(accuracy, "_LOOK", 0.01)
+    monkeypatch.setattr(accuracy, "_start", fake({1: code}, [], []))
+    file = write_recipes(tmp_path / "recipes.yaml", json.dumps({"recipes": {"tiny": asdict_of(TINY)}}))
+    data = shutil.copytree(woven_tree, tmp_path / "woven")
+    options = [str(file), "--data", str(data), "--seeds", "1", "--out", str(tmp_path / "out")]
+    options += ["--minutes", "0.005" if says is None else "1"]
+    if says is None:
+        accuracy.main(options)
+    else:
+        with pytest.raises(SystemExit, match=f"^{says}$"):
+            accuracy.main(options)
+
+
 def test_a_run_that_another_process_is_at_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path)
     run.log.parent.mkdir(parents=True)
@@ -211,7 +229,7 @@ def test_other_images_under_a_known_name_are_refused(woven_tree: Path, tmp_path:
     for data in (woven_tree, other):
         assert accuracy.plan([TINY], [data], [1], tmp_path / "out")
     next((other / "train").rglob("*.png")).unlink()
-    with pytest.raises(DataError, match="its images are not those that the run in .*seed-1 saw; use another --out"):
+    with pytest.raises(DataError, match=r"its images are not those that the run in .*seed-1 saw; use another --out"):
         accuracy.plan([TINY], [other], [1], tmp_path / "out")
 
 
