@@ -34,6 +34,7 @@ from draem.data.layouts import read_layout
 from draem.errors import ConfigError, DraemError
 from draem.evaluation.evaluate import samples_to_test
 from draem.images import write_image
+from draem.settings import read_yaml
 from draem.tables import show
 
 _LOOK = 0.2
@@ -51,6 +52,7 @@ def plan(given: Iterable[recipes.Recipe], sets: Sequence[Path], seeds: Sequence[
 
     Raises:
         ConfigError: two sets share a name, or a recipe is not any more what a run in its folder began with.
+        DataError: a set has not the images any more that a finished run saw.
     """
     names = [data.name for data in sets]
     if len(set(names)) < len(names):
@@ -59,6 +61,7 @@ def plan(given: Iterable[recipes.Recipe], sets: Sequence[Path], seeds: Sequence[
     runs = [Run(recipe, data, seed, out) for seed in seeds for data in sets for recipe in given]
     for run in runs:
         run.refuse_changed()
+        run.refuse_other_images()
     return runs
 
 
@@ -152,7 +155,7 @@ def report(options: argparse.Namespace, names: Sequence[str] | None, sets: Seque
         show(table)
     print(write_result("accuracy", summary(results), options.result))
     if options.plot:
-        latency = json.loads(options.latency.read_text(encoding="utf-8")) if options.latency else None
+        latency = read_yaml(options.latency) if options.latency else None
         write_image(options.plot, cost_plot(results, latency))
         print(options.plot)
 
@@ -182,14 +185,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, print, keep."""
     options = parse(arguments)
+    runs: list[Run] = []
     failed: list[str] = []
     try:
         chosen = read_recipes(options.recipes, options.only) if options.recipes else None
         names = None if chosen is None else [recipe.name for recipe in chosen]
         if not options.table:
             sets = [_testable(find_set(name, options.out).resolve()) for name in options.data]
-            failed = carry_out(plan(chosen or [], sets, options.seeds, options.out), options.jobs, options.minutes)
-        report(options, names, [Path(name).resolve().name for name in options.data])
+            runs = plan(chosen or [], sets, options.seeds, options.out)
+            failed = carry_out(runs, options.jobs, options.minutes)
+        if options.table or any(run.result.exists() for run in runs):
+            report(options, names, [Path(name).resolve().name for name in options.data])
     except DraemError as error:
         sys.exit(f"accuracy: {error}")
     except KeyboardInterrupt:

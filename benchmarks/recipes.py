@@ -24,11 +24,13 @@ from record import commit, machine, versions
 
 from draem import verbs
 from draem.config import Config
-from draem.errors import ConfigError, DraemError
+from draem.data.layouts import read_layout
+from draem.data.samples import fingerprint
+from draem.errors import ConfigError, DataError, DraemError
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
-from draem.settings import flat, read_yaml
+from draem.settings import flat, nested, read_yaml
 
 _MAY_CHANGE = ("training.threads", "training.checkpoint_every", "training.log_every")
 """Not what is trained: a run goes on with the threads that it began with, since its sums depend on them."""
@@ -63,7 +65,7 @@ def read_recipes(path: Path, only: Sequence[str] = ()) -> list[Recipe]:
     """
     content = read_yaml(path)
     _known(content, ("common", "recipes"), str(path))
-    common = _mapping(content.get("common"), f"{path}: common")
+    common = _settings(content.get("common"), f"{path}: common")
     recipes = []
     for name, given in _mapping(content.get("recipes"), f"{path}: recipes").items():
         where = f"{path}: recipe {name}"
@@ -71,7 +73,7 @@ def read_recipes(path: Path, only: Sequence[str] = ()) -> list[Recipe]:
             raise ConfigError(f"{where}: is a folder's name too: use letters, digits and . _ + = -")
         known = _mapping(given, where)
         _known(known, ("preset", "settings"), where)
-        settings = {**common, **_mapping(known.get("settings"), f"{where}: settings")}
+        settings = {**common, **_settings(known.get("settings"), f"{where}: settings")}
         if "training.seed" in settings:
             raise ConfigError(f"{where}: training.seed is what --seeds gives; leave it away")
         recipe = Recipe(name, str(known.get("preset", "")), settings)
@@ -87,6 +89,11 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise ConfigError(f"{where}: a mapping is expected, not {str(value)[:60]!r}")
     return value or {}
+
+
+def _settings(value: Any, where: str) -> dict[str, Any]:
+    """Keyed with dots, however they were written: a section in a recipe does not put out the common one."""
+    return flat(nested({str(key): given for key, given in _mapping(value, where).items()}))
 
 
 def _known(given: dict[str, Any], known: Sequence[str], where: str) -> None:
@@ -145,6 +152,20 @@ class Run:
             raise ConfigError(
                 f"recipe {self.recipe.name} has changed: {key} is {asked[key]}, the run in {self.folder} has "
                 f"{there[key]}; give the recipe another name"
+            )
+
+    def refuse_other_images(self) -> None:
+        """Compare the set with what a finished run saw: results are kept by the set's name alone.
+
+        Raises:
+            DataError: naming the set and the run.
+        """
+        if not self.result.exists():
+            return
+        images = fingerprint(read_layout(self.data, self.recipe.config(self.seed).data.layout).samples)
+        if json.loads(self.result.read_text(encoding="utf-8"))["data_fingerprint"] != images:
+            raise DataError(
+                f"{self.data}: its images are not those that the run in {self.folder} saw; use another --out"
             )
 
     def carry_out(self, threads: int, jobs: int = 1) -> dict[str, Any]:

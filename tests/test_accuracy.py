@@ -26,6 +26,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from draem.config import Config
+from draem.data.layouts import read_layout
+from draem.data.samples import fingerprint
 from draem.errors import ConfigError, DataError
 from draem.evaluation.evaluate import Evaluation, ImageResult
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
@@ -166,6 +168,24 @@ def test_jobs_failures_and_the_end_of_the_time(
     assert begun[3][1].returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize(("code", "says"), [(FAILS, "accuracy: failed: woven/tiny/seed-1"), (SLEEPS, None)])
+def test_the_end_is_told_where_nothing_is_finished(
+    woven_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str | None
+) -> None:
+    """What failed is named; to be stopped by --minutes is no error."""
+    monkeypatch.setattr(accuracy, "_LOOK", 0.01)
+    monkeypatch.setattr(accuracy, "_start", fake({1: code}, [], []))
+    file = write_recipes(tmp_path / "recipes.yaml", json.dumps({"recipes": {"tiny": asdict_of(TINY)}}))
+    data = shutil.copytree(woven_tree, tmp_path / "woven")
+    options = [str(file), "--data", str(data), "--seeds", "1", "--out", str(tmp_path / "out")]
+    options += ["--minutes", "0.005" if says is None else "1"]
+    if says is None:
+        accuracy.main(options)
+    else:
+        with pytest.raises(SystemExit, match=f"^{says}$"):
+            accuracy.main(options)
+
+
 def test_a_run_that_another_process_is_at_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path)
     run.log.parent.mkdir(parents=True)
@@ -200,6 +220,19 @@ def test_a_changed_recipe_is_refused(tmp_path: Path, preset: str, settings: dict
         changed.refuse_changed()
 
 
+def test_other_images_under_a_known_name_are_refused(woven_tree: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(woven_tree, tmp_path / "other" / woven_tree.name)
+    run = run_of(tmp_path / "out", data=str(woven_tree))
+    run.folder.mkdir(parents=True)
+    seen = fingerprint(read_layout(woven_tree).samples)
+    run.result.write_text(json.dumps({"data_fingerprint": seen}), encoding="utf-8")
+    for data in (woven_tree, other):
+        assert accuracy.plan([TINY], [data], [1], tmp_path / "out")
+    next((other / "train").rglob("*.png")).unlink()
+    with pytest.raises(DataError, match=r"its images are not those that the run in .*seed-1 saw; use another --out"):
+        accuracy.plan([TINY], [other], [1], tmp_path / "out")
+
+
 def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None:
     file = write_recipes(
         tmp_path / "r.yaml",
@@ -221,6 +254,20 @@ def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None
         read_recipes(file, ["speed"])
 
 
+def test_sections_and_dotted_keys_mean_the_same(tmp_path: Path) -> None:
+    """A section of a recipe changes what it names of the common one, and leaves the rest."""
+    file = write_recipes(
+        tmp_path / "r.yaml",
+        "common: {training: {images: 80, batch_size: 4}, data.size: 64}\n"
+        "recipes:\n"
+        "  a: {preset: fast, settings: {training: {learning_rate: 3e-4}, data: {fit: letterbox}}}\n"
+        "  b: {preset: fast, settings: {training.learning_rate: 3e-4, data.fit: letterbox}}\n",
+    )
+    a, b = (recipe.config(7) for recipe in read_recipes(file))
+    assert a == b
+    assert (a.training.images, a.training.batch_size, a.data.size, a.data.fit) == (80, 4, (64, 64), "letterbox")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -228,6 +275,8 @@ def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None
         ("recipes: {a: {preset: quick}}", "recipe a: preset 'quick' is unknown"),
         ("recipes: {a: {preset: fast, settings: {training.rate: 1}}}", "recipe a: .*training.rate is not a setting"),
         ("recipes: {a: {preset: fast, settings: {training.seed: 1}}}", "training.seed is what --seeds gives"),
+        ("recipes: {a: {preset: fast, settings: {training: {seed: 1}}}}", "training.seed is what --seeds gives"),
+        ("recipes: {a: {preset: fast, settings: {1: 2}}}", "recipe a: .*1 is not a setting"),
         ("recipes: {a/b: {preset: fast}}", "recipe a/b: is a folder's name too"),
         ("recipes: [a]", "recipes: a mapping is expected"),
         ("common: {data.size: 64}", "no recipe"),

@@ -285,6 +285,20 @@ def test_images_of_another_kind_are_said_once(
     assert not says or (dark and "black" in says) or (white and "white" in says)
 
 
+def test_images_that_are_loaded_at_once_are_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2)
+
+    def slow(raw: NDArray[Any], wanted: object) -> str:
+        together.wait(10.0)
+        return "nearly black"
+
+    monkeypatch.setattr("draem.inspection.detector.unlike", slow)
+    _detector().predict([_grey(1), _grey(2)])
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_frame_that_is_no_image_is_told_by_its_number(batch_size: int) -> None:
     frames = [_grey(1), _grey(2), _grey(3), _grey(4)[..., :2], _grey(5)]

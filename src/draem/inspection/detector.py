@@ -53,7 +53,7 @@ class Detector:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
-        self._doubted = False
+        self._doubted = threading.Lock()  # by the first of the images that are loaded at once, for good
         # An image in tiles keeps the whole backend busy.
         self._turns = threading.BoundedSemaphore(1 if header.config.data.fit == "tiles" else backend.in_flight)
 
@@ -149,8 +149,7 @@ class Detector:
             if path is None:  # no file that could be passed over
                 raise DataError(str(error)) from None
             raise
-        if not self._doubted and (why := unlike(raw, wanted)):
-            self._doubted = True
+        if not self._doubted.locked() and (why := unlike(raw, wanted)) and self._doubted.acquire(blocking=False):
             _log.warning(
                 "%s: %s to this model, whose answers mean little then; give it images of its own kind, or train on "
                 "such (docs/images.md)",
