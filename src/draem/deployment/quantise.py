@@ -151,11 +151,14 @@ def _within_budget(
         model = form.int8_model(batches, kept)
         share = judge(form.runner(model)).share(budget)
         tried.append((share, model, kept))
-        if share <= 1.0 or len(tried) == _ROUNDS:
-            _, model, kept = min(tried, key=lambda each: each[0])
-            return model, kept
-        ranked = ranked or _ranked(network, judge)
-        kept = list(ranked)[: _enough(list(ranked.values()), len(kept), share)]
+        if share > 1.0 and len(tried) < _ROUNDS:
+            ranked = ranked or _ranked(network, judge)
+            more = list(ranked)[: _enough(list(ranked.values()), len(kept), share)]
+            if len(more) > len(kept):
+                kept = more
+                continue
+        _, model, kept = min(tried, key=lambda each: each[0])
+        return model, kept
 
 
 def damage(exact: Images, found: Images, judging: Simulations, header: Header) -> Damage:
