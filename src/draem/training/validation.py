@@ -54,7 +54,8 @@ def validate(
     """
     repeats = -(-SAMPLES // len(bank))
     count = repeats * len(bank)
-    size = config.training.batch_size
+    recipe, size = config.training, config.training.batch_size
+    weights = recipe.ssim_weight, recipe.focal_gamma, config.network.parts, recipe.l1_weight, recipe.dice_weight
     accumulator = MetricsAccumulator()
     losses: list[Tensor] = []
     rows: list[tuple[bool, list[NDArray[np.uint8]]]] = []
@@ -67,17 +68,7 @@ def validate(
         images, region = load_batch(bank, indices, keys, device), load_regions(regions, indices, keys, device)
         simulated = simulator(images, keys, region)
         reconstruction, logits = network(simulated.anomalous)
-        terms = draem_losses(
-            reconstruction,
-            logits,
-            simulated.normal,
-            simulated.mask,
-            config.training.ssim_weight,
-            config.training.focal_gamma,
-            config.network.parts,
-            config.training.l1_weight,
-            config.training.dice_weight,
-        )
+        terms = draem_losses(reconstruction, logits, simulated.normal, simulated.mask, *weights)
         losses.append(terms.total * len(samples))
         maps = scored_maps(
             config.score.map,
