@@ -75,14 +75,16 @@ def ways(path: Path, dataset: Dataset, chosen: list[str]) -> tuple[list[Row], He
     rows.append(Row(path.stem, "ONNX Runtime fp32", onnx.runner(onnx.float_model()), []))
     for words, budget in (("int8", BUDGET), ("int8 throughout", _NO_LIMIT)):
         if not chosen or f"OpenVINO {words}" in chosen:
-            made = quantise(network, header, "openvino", 1, dataset, budget=budget)
+            made = next(quantise(network, header, "openvino", 1, dataset, budget=budget))
             core = import_openvino()
             model = core.Core().read_model(made.content, core.Tensor(np.frombuffer(made.weights, np.uint8)))
             for hint in ("f32", "bf16") if made.kept else ("f32",):
                 rest = f", rest {hint}" if made.kept else ""
                 rows.append(Row(path.stem, f"OpenVINO {words}{rest}", _openvino(model, hint), [], len(made.kept)))
         if not chosen or f"ONNX Runtime {words}" in chosen:
-            rows.append(_onnx_row(path.stem, words, onnx, quantise(network, header, "onnx", 1, dataset, budget=budget)))
+            rows.append(
+                _onnx_row(path.stem, words, onnx, next(quantise(network, header, "onnx", 1, dataset, budget=budget)))
+            )
     return [row for row in rows if not chosen or row.way.split(",")[0] in chosen], header
 
 

@@ -7,7 +7,7 @@ import mmap
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from draem.evaluation.evaluate import evaluate
 from draem.files import move_together
 from draem.inspection.detector import Detector
 from draem.modelfile import ArtefactFormat, Thresholds, edit_header, read_header, read_model
+from draem.network.weights import load_model
 from tiny import write_noise
 
 Run = Callable[..., Any]
@@ -118,6 +119,33 @@ def test_int8_is_compared_as_it_is_written_or_leaves_nothing(
     detector = Detector.load(out, backend="onnxruntime" if to == "onnx" else "openvino")
     for row in certificate.images:
         assert detector.predict(woven_tree / row.name).score == pytest.approx(row.score_after, abs=1e-6)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_int8_that_is_refused_is_made_finer(
+    tiny_model: Path,
+    woven_tree: Path,
+    tmp_path: Path,
+    tiny_onnx: Path,
+    spoil: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    force: bool,
+) -> None:
+    """The second attempt is as good as the model and written, a third one never made; forced, the first is written."""
+    spoil(3.0)
+    spoilt = graph.onnx_graph(*load_model(tiny_model), (64, 64), None)  # type: ignore[arg-type]
+
+    def attempts(*arguments: object) -> Iterator[quantise.Quantised]:
+        yield quantise.Quantised(spoilt, b"", [], "12 images")
+        yield quantise.Quantised(tiny_onnx.read_bytes(), b"", ["one"], "12 images")
+        raise AssertionError("a third one was made")
+
+    monkeypatch.setattr(quantise, "quantise", attempts)
+    made = export(tiny_model, tmp_path / "part.onnx", woven_tree, precision="int8", images=4, force=force)
+    assert made.certificate.forced == force
+    assert made.artefact.kept == ([] if force else ["one"])
+    assert ("try 2" in made.artefact.quantised_on) != force
+    assert (made.certificate.map_mean > 0.01) == force
 
 
 @pytest.mark.usefixtures("drawn")

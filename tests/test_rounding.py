@@ -175,7 +175,7 @@ def test_careful_rounding_moves_maps_less(network: Draem, images: Images) -> Non
 def test_int8_leaves_rounded_weights_as_they_are(
     form: type[OnnxFormat] | type[OpenvinoFormat], network: Draem, images: Images
 ) -> None:
-    fitted = fit_to_int8(network, images)
+    fitted = fit_to_int8(network, images).rounded
     made = form(onnx_graph(fitted, 3, SIZE, 1))
     content, weights = made.written(made.int8_model([images[:1]], []))
     found = _int8_weights(content, weights)
@@ -195,3 +195,13 @@ def _int8_weights(content: bytes, weights: bytes) -> list[np.ndarray]:
         model = openvino.Core().read_model(content, openvino.Tensor(np.frombuffer(weights, np.uint8)))
         found = (op.data for op in model.get_ops() if op.get_type_name() == "Constant")
     return [each for each in found if each.dtype == np.int8 and each.ndim == 4]
+
+
+def test_kept_layers_are_not_rounded(network: Draem, images: Images) -> None:
+    fitted = fit_to_int8(network, images)
+    names = [name for name, _ in _convolutions(fitted.exact)]
+    mixed = fitted.with_kept(names[::2])
+    for place, name in enumerate(names):
+        exact, rounded, found = (each.get_parameter(f"{name}.weight") for each in (fitted.exact, fitted.rounded, mixed))
+        assert not torch.equal(exact, rounded)
+        assert torch.equal(found, rounded if place % 2 else exact)

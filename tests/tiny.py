@@ -20,6 +20,7 @@ TINY = {
     "data.size": 64,
     "network.reconstructive_width": 4,
     "network.discriminative_width": 4,
+    "network.fold": 1,
     "score.filter_size": 5,
     "training.threads": 1,
 }

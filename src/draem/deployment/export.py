@@ -41,6 +41,7 @@ _BACKENDS: dict[ArtefactFormat, tuple[BackendName, ...]] = {
     "openvino": ("openvino",),
 }
 """What runs a format; the first is the format's own, and is compared with unless told."""
+_FINER_WORDS = "try {}, each finer than the one before, since the certificate refused those before"
 _FINER = {"fp32": "", "fp16": "use --precision fp32, ", "int8": "use --precision fp16, "}
 
 
@@ -136,14 +137,16 @@ def export(
     chosen = choose_images(dataset, images, header.config)
     with _workplace(out) as folder:
         draft = folder / out.name
-        written = export_model(model, draft, to, precision, batch, dataset, progress)
-        after = Detector.load(draft, backend=execution.backend, precision=execution.precision)
         before = Detector.load(model, "cpu")
-        certificate = compare(before, after, chosen, allowed, batch, lambda *done: progress("compare", *done))
-        complaints = beyond(certificate, header.thresholds)
+        for drafted in _drafts(model, draft, to, precision, batch, dataset, progress):
+            after = Detector.load(draft, backend=execution.backend, precision=execution.precision)
+            certificate = compare(before, after, chosen, allowed, batch, lambda *done: progress("compare", *done))
+            complaints = beyond(certificate, header.thresholds)
+            sealed = _with_certificate(drafted, certificate.model_copy(update={"forced": bool(complaints)}))
+            if force or not complaints:
+                break
         if complaints and not force:
             raise ParityError(f"{out}: not written, {_in_words(complaints, precision)}")
-        sealed = _with_certificate(written, certificate.model_copy(update={"forced": bool(complaints)}))
         return Export(out, sealed, _put_in_place(draft, out, sealed), complaints)
 
 
@@ -162,6 +165,19 @@ def export_model(
         MissingExtraError: what exports is not installed.
         ConfigError: int8 without a data set.
     """
+    return next(_drafts(model, out, to, precision, batch, dataset, progress))
+
+
+def _drafts(
+    model: Path,
+    out: Path,
+    to: ArtefactFormat,
+    precision: WeightPrecision,
+    batch: int | None,
+    dataset: Dataset | None,
+    progress: Progress,
+) -> Iterator[Header]:
+    """Write the export, and of int8 a finer one in its place as often as another is asked for; gives its header."""
     with _needing_export():
         from draem.deployment.graph import onnx_graph
         from draem.deployment.quantise import quantise
@@ -169,22 +185,25 @@ def export_model(
 
         network, header = load_model(model)
         artefact = Artefact(format=to, precision=precision, batch=batch, source_sha256=header.sha256)
-        weights = b""
+
+        def write(content: bytes, weights: bytes, artefact: Artefact) -> Header:
+            described = header.model_copy(update={"artefact": artefact})
+            if to == "onnx":
+                return onnx.write_model(out, described, content)
+            return openvino.write_model(out, described, content, weights)
+
         if precision == "int8":
             if dataset is None:
                 raise ConfigError("precision int8: needs a data set, whose good images give the ranges")
-            made = quantise(network, header, to, batch, dataset, lambda *done: progress("quantise", *done))
-            content, weights = made.content, made.weights
-            artefact = artefact.model_copy(update={"quantised_on": made.said, "kept": made.kept})
+            models = quantise(network, header, to, batch, dataset, lambda *done: progress("quantise", *done))
+            for tries, made in enumerate(models, 1):
+                said = made.said + (f"; {_FINER_WORDS.format(tries)}" if tries > 1 else "")
+                found = artefact.model_copy(update={"quantised_on": said, "kept": made.kept})
+                yield write(made.content, made.weights, found)
         else:
             half = to == "onnx" and precision == "fp16"
             content = onnx_graph(network, header.channels, header.config.data.size, batch, half)
-            if to == "openvino":
-                content, weights = ir_of(content, half=precision == "fp16")
-    header = header.model_copy(update={"artefact": artefact})
-    if to == "onnx":
-        return onnx.write_model(out, header, content)
-    return openvino.write_model(out, header, content, weights)
+            yield write(*(ir_of(content, half=precision == "fp16") if to == "openvino" else (content, b"")), artefact)
 
 
 def _format(out: Path, to: ArtefactFormat | None) -> ArtefactFormat:

@@ -2,13 +2,15 @@
 
 The network is fitted to 8 bits first: its channels are balanced, its weights rounded with care. Then all layers are
 quantised. Where that costs more than the budget, on simulated anomalies on held-out good images, fragile layers are
-kept, more of them each time, until it does not.
+kept as they were before rounding, more of them each time, until it does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +35,8 @@ _ROUNDS = 4
 _RANKED_ON = 2
 _FITTED_ON = 48
 _MARGIN = 0.7
+_FINER = 3
+_HALVED = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,11 @@ def quantise(
     dataset: Dataset,
     progress: Callable[[int, int], None] = lambda done, total: None,
     budget: Damage = BUDGET,
-) -> Quantised:
-    """A network in int8, for a fixed number of images in one run or (none) for any.
+) -> Iterator[Quantised]:
+    """A network in int8, for a fixed number of images in one run or (none) for any; then again, each time finer.
+
+    The first is within the budget if any is. Each one after it keeps more layers, of which about half the damage is
+    expected; there are a few at most, and none that keeps all layers.
 
     Args:
         network: in evaluation mode.
@@ -94,23 +101,47 @@ def quantise(
     material = draw_material(header, dataset, progress)
     judge = _Judge(network, header, material.judging, batch or 1)
     fitted = fit_to_int8(network, material.calibration.images)
-    graph = onnx_graph(fitted, header.channels, header.config.data.size, batch)
-    form: Int8Format = OnnxFormat(graph) if to == "onnx" else OpenvinoFormat(graph)
     batches = [found for found, _ in _batches(material.calibration.images, batch or 1)]
-    model, kept = _within_budget(form, batches, judge, fitted, budget)
-    return Quantised(*form.written(model), kept, material.said)
+
+    def made(kept: list[str]) -> tuple[Int8Format, Any]:
+        graph = onnx_graph(fitted.with_kept(kept), header.channels, header.config.data.size, batch)
+        form: Int8Format = OnnxFormat(graph) if to == "onnx" else OpenvinoFormat(graph)
+        return form, form.int8_model(batches, kept)
+
+    search = _Search(made, judge, lambda: _ranking(fitted, judge))
+    form, model, kept = search.within(budget)
+    yield Quantised(*form.written(model), kept, material.said)
+    for more in search.finer(kept):
+        form, model = made(more)
+        yield Quantised(*form.written(model), more, material.said)
 
 
-def fit_to_int8(network: Draem, images: Images) -> Draem:
-    """A copy that answers nearly alike, BatchNorm folded, with weights that int8 leaves as they are.
+@dataclass(frozen=True)
+class Fitted:
+    """A network that is balanced and has its BatchNorm folded: as it is, and with weights on the grid of int8."""
+
+    exact: Draem
+    rounded: Draem
+
+    def with_kept(self, kept: Collection[str]) -> Draem:
+        """The rounded one, but for the layers that stay in floating point."""
+        network = copy.deepcopy(self.rounded)
+        for name in kept:
+            network.get_submodule(name).load_state_dict(self.exact.get_submodule(name).state_dict())
+        return network
+
+
+def fit_to_int8(network: Draem, images: Images) -> Fitted:
+    """A network that answers nearly alike with weights that int8 leaves as they are.
 
     images: B×C×H×W in [0, 1], good ones and simulated anomalies; half of them are looked at.
     """
-    fitted = with_norms_folded(network)
+    exact = with_norms_folded(network)
     batch = torch.from_numpy(images[:: max(1, len(images) // _FITTED_ON)])
-    balance(fitted, batch)
-    round_weights(fitted, batch)
-    return fitted
+    balance(exact, batch)
+    rounded = copy.deepcopy(exact)
+    round_weights(rounded, batch)
+    return Fitted(exact, rounded)
 
 
 class _Judge:
@@ -140,25 +171,49 @@ def _runner(graph: InspectionGraph) -> Run:
     return run
 
 
-def _within_budget(
-    form: Int8Format, batches: list[Images], judge: _Judge, network: Draem, budget: Damage
-) -> tuple[Any, list[str]]:
-    """The int8 model and the layers kept: the first within the budget, else the best of some rounds."""
-    ranked: dict[str, float] = {}
-    tried: list[tuple[float, Any, list[str]]] = []
-    kept: list[str] = []
-    while True:
-        model = form.int8_model(batches, kept)
-        share = judge(form.runner(model)).share(budget)
-        tried.append((share, model, kept))
-        if share > 1.0 and len(tried) < _ROUNDS:
-            ranked = ranked or _ranked(network, judge)
-            more = list(ranked)[: _enough(list(ranked.values()), len(kept), share)]
-            if len(more) > len(kept):
-                kept = more
-                continue
-        _, model, kept = min(tried, key=lambda each: each[0])
-        return model, kept
+class _Search:
+    """Which layers to keep: the most fragile ones for their work, as many as it takes."""
+
+    def __init__(
+        self,
+        made: Callable[[list[str]], tuple[Int8Format, Any]],
+        judge: _Judge,
+        ranking: Callable[[], dict[str, float]],
+    ) -> None:
+        self._made, self._judge, self._ranking = made, judge, ranking
+
+    @cached_property
+    def _ranked(self) -> dict[str, float]:
+        return self._ranking()
+
+    def within(self, budget: Damage) -> tuple[Int8Format, Any, list[str]]:
+        """The int8 model and the layers kept: the first within the budget, else the best of some rounds."""
+        tried: list[tuple[float, Int8Format, Any, list[str]]] = []
+        kept: list[str] = []
+        while True:
+            form, model = self._made(kept)
+            share = self._judge(form.runner(model)).share(budget)
+            tried.append((share, form, model, kept))
+            more = self._more(kept, share) if share > 1.0 and len(tried) < _ROUNDS else kept
+            if len(more) == len(kept):
+                return min(tried, key=lambda each: each[0])[1:]
+            kept = more
+
+    def finer(self, kept: list[str]) -> Iterator[list[str]]:
+        """The layers to keep for half the damage, for a quarter, and so on."""
+        for _ in range(_FINER):
+            more = self._more(kept, _HALVED)
+            if not len(kept) < len(more) < len(self._ranked):
+                return
+            kept = more
+            yield kept
+
+    def _more(self, kept: list[str], share: float) -> list[str]:
+        """Those that divide the damage by `share` and a margin; independent roundings add up by their squares."""
+        fragilities = list(self._ranked.values())
+        left = np.append(np.sqrt(np.cumsum(np.square(fragilities)[::-1])[::-1]), 0.0)
+        fits = left * share <= left[len(kept)] * _MARGIN
+        return list(self._ranked)[: max(int(np.argmax(fits)), len(kept))]
 
 
 def damage(exact: Images, found: Images, judging: Simulations, header: Header) -> Damage:
@@ -175,21 +230,14 @@ def damage(exact: Images, found: Images, judging: Simulations, header: Header) -
     )
 
 
-def _ranked(network: Draem, judge: _Judge) -> dict[str, float]:
+def _ranking(fitted: Fitted, judge: _Judge) -> dict[str, float]:
     """Fragility by layer, first the layers that save the most damage for their work, on images with much to see."""
     order = np.argsort(-judge.judging.masks.mean((1, 2)), kind="stable")
     images = judge.judging.images[np.sort(order[:_RANKED_ON])]
-    graph = InspectionGraph(network)
-    found = fragility(graph.network, lambda: judge.maps(_runner(graph), images))
+    graph = InspectionGraph(fitted.exact)
+    found = fragility(graph.network, fitted.rounded, lambda: judge.maps(_runner(graph), images))
     by_worth = sorted(found.items(), key=lambda pair: pair[1][0] ** 2 / pair[1][1], reverse=True)
     return {name: moved for name, (moved, _) in by_worth}
-
-
-def _enough(fragilities: list[float], kept: int, share: float) -> int:
-    """How many of the ranked layers to keep: roundings add up by their squares, as independent ones do."""
-    left = np.append(np.sqrt(np.cumsum(np.square(fragilities)[::-1])[::-1]), 0.0)
-    fits = left * share <= left[kept] * _MARGIN
-    return int(np.argmax(fits)) if fits.any() else len(fragilities)
 
 
 def _pixel_ap(maps: Images, masks: NDArray[np.bool_]) -> float:
