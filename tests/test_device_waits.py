@@ -99,7 +99,7 @@ def to_device(watch: DeviceWatch) -> Any:
     return copied
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "taught"])
+@pytest.fixture(params=["alone", "taught", "muon"])
 def training(
     request: pytest.FixtureRequest, tmp_path: Path, watch: DeviceWatch, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainer]:
@@ -118,6 +118,7 @@ def training(
         "network.reconstructive_width": 4,
         "network.discriminative_width": 4,
         "training.accumulate": 2,
+        "training.optimizer": "muon" if request.param == "muon" else "adamw",
         "training.ema": 0.1,
         "training.clip_norm": 1.0,
         "training.precision": "fp32",
@@ -130,7 +131,7 @@ def training(
     fabric = Fabric(accelerator="cpu", devices=1)
     bank = ImageBank.load(sorted(tmp_path.glob("*.png")), config.data)
     teacher = None
-    if request.param:
+    if request.param == "taught":
         teacher = Teacher.load(write_tiny_model(tmp_path / "teacher.safetensors", data__size=32))
     made = Trainer(config, tmp_path, fabric, bank, None, RunLog(tmp_path, active=False), teacher)
     made._prepare(None)

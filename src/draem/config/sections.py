@@ -168,8 +168,8 @@ class TrainingConfig(Section):
     """Forward passes before an optimiser step."""
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     """Every image once an epoch, or each drawn anew, as in the published code."""
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """AdamW takes the weight decay out of the gradient."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """AdamW takes the weight decay out of the gradient; Muon is AdamW with orthogonalised steps of hidden layers."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """The highest rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

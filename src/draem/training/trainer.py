@@ -32,6 +32,7 @@ from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights
 from draem.training.distillation import Teacher
 from draem.training.interrupt import Interrupt
+from draem.training.muon import Muon, hidden_weights
 from draem.training.order import image_indices
 from draem.training.progress import RunLog
 from draem.training.schedule import count_steps, learning_rate
@@ -370,7 +371,12 @@ class Trainer:
 
 def make_optimizer(network: nn.Module, recipe: TrainingConfig, device: torch.device) -> Optimizer:
     """The recipe's optimiser, in its fastest form that goes with clipping."""
-    optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
     # A fused optimiser would unscale fp16 gradients itself, after they were to be clipped.
     fused = device.type in ("cpu", "cuda") and recipe.precision != "fp16"
-    return optimizer_type(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "muon":
+        hidden = hidden_weights(network)
+        others = [parameter for parameter in network.parameters() if all(parameter is not one for one in hidden)]
+        return Muon(hidden, others, lr=rate, weight_decay=decay, fused=fused)
+    optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
+    return optimizer_type(network.parameters(), lr=rate, weight_decay=decay, fused=fused)
