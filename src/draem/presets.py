@@ -77,12 +77,13 @@ _PAPER: dict[str, Any] = {
 
 
 def _ours(reconstructive_width: int, discriminative_width: int, images: int, learning_rate: float) -> dict[str, Any]:
-    """Our recipe at a width: one cycle, averaged weights, wide masks, a filter that small defects survive."""
+    """Our recipe at a width: pixels folded, one cycle, averaged weights, wide masks, a filter for small defects."""
     return {
         "simulation": {"mask_threshold": [0.3, 0.6], "clean_share": 0.5, "beta": [0.0, 0.8]},
         "network": {
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,
+            "fold": 2,
             "aligned_corners": False,
         },
         "training": {
