@@ -79,6 +79,18 @@ def test_window_against_scipy() -> None:
     np.testing.assert_allclose(_double(gaussian_window()), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("size", [(5, 7), (33, 70), (96, 32)])
+def test_blur_and_its_gradient_against_a_convolution(size: tuple[int, int]) -> None:
+    x = _random(2, 3, *size).requires_grad_()
+    kernel = torch.outer(gaussian_window(), gaussian_window())[None, None]
+    expected = torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], kernel, padding=5).view(x.shape)
+    weights = _random(2, 3, *size, seed=1)
+    found = losses._blur(x)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    gradients = [torch.autograd.grad((blurred * weights).sum(), x)[0] for blurred in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
 def test_ssim_at_its_ends() -> None:
     a = _random(1, 3, 32, 32)
     assert float(ssim_loss(a, a)) == pytest.approx(0.0, abs=1e-6)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from draem.config import Parts
 
 WINDOW = 11
 SIGMA = 1.5
+_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,9 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", IEEE TIP 2004.
     """
-    channels = a.shape[1]
-    # One pass of the separable window over all five moments.
-    moments = _blur(torch.cat((a, b, a * a, b * b, a * b), dim=1))
-    mean_a, mean_b, aa, bb, ab = torch.split(moments, channels, dim=1)
+    # What is restored and what it is compared with in passes of their own: the second needs no gradient in training.
+    mean_a, aa, ab = _blur(torch.cat((a, a * a, a * b), dim=1)).chunk(3, dim=1)
+    mean_b, bb = _blur(torch.cat((b, b * b), dim=1)).chunk(2, dim=1)
     c1, c2 = 0.01**2, 0.03**2
     mean_ab = mean_a * mean_b
     mean_squares = mean_a.square() + mean_b.square()
@@ -153,12 +154,41 @@ def gaussian_window(device: torch.device | None = None) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean around each pixel, zeros beyond the border; B×C×H×W.
+    """Gaussian mean around each pixel, zeros beyond the border; B×C×H×W."""
+    out: Tensor = _Blur.apply(x)  # type: ignore[no-untyped-call]
+    return out
 
-    As two products with banded matrices: on CPUs several times faster than a convolution of one channel.
-    """
-    rows, columns = _band(x.shape[-2], x.device), _band(x.shape[-1], x.device)
-    return rows @ x @ columns
+
+class _Blur(torch.autograd.Function):
+    """Products with banded matrices, block by block along the band: many times faster on CPUs than a convolution of
+    one channel, and twice as fast as products with the whole matrices, which are mostly zero."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        rows, columns = _band(height, x.device), _band(width, x.device)
+        images = x.reshape(-1, height, width)
+        across, out = torch.empty_like(images), torch.empty_like(images)
+        for block, seen in _blocks(height, x.device):
+            band = rows[block, seen].expand(len(images), -1, -1)
+            across[:, block] = torch.bmm(band, images[:, seen])
+        for block, seen in _blocks(width, x.device):
+            out[..., block] = across[..., seen] @ columns[seen, block]
+        return out.view(x.shape)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        # The band is symmetric: the blur is its own adjoint.
+        return _blur(gradient)
+
+
+def _blocks(side: int, device: torch.device) -> list[tuple[slice, slice]]:
+    """Slices of a side, and of the pixels whose windows reach into them; an accelerator does all at once."""
+    step, reach = _BLOCK if device.type == "cpu" else side, WINDOW // 2
+    return [
+        (slice(first, min(first + step, side)), slice(max(first - reach, 0), min(first + step + reach, side)))
+        for first in range(0, side, step)
+    ]
 
 
 @lru_cache(maxsize=8)
