@@ -10,8 +10,8 @@ import numpy as np
 from draem.deployment.graph import silent
 from draem.deployment.ir import ir_bytes
 from draem.errors import MissingExtraError
-from draem.inspection.onnx_backend import import_onnxruntime
-from draem.inspection.openvino_backend import import_openvino
+from draem.inspection.onnx_backend import import_onnxruntime, int8_entries, session_options
+from draem.inspection.openvino_backend import import_openvino, int8_options
 from draem.inspection.signature import INPUT
 from draem.pixels import Images
 
@@ -69,7 +69,8 @@ class OpenvinoFormat:
 
     def runner(self, model: Any) -> Run:
         """See `Int8Format`."""
-        compiled = self._openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        options = {"INFERENCE_PRECISION_HINT": "f32", **int8_options()}
+        compiled = self._openvino.Core().compile_model(model, "CPU", options)
         request = compiled.create_infer_request()
 
         def run(images: Images) -> tuple[Images, Images]:
@@ -105,11 +106,10 @@ class OnnxFormat:
 
     def runner(self, model: Any) -> Run:
         """See `Int8Format`."""
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
         content = model.SerializeToString()
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = import_onnxruntime().InferenceSession(
+            content, session_options(int8_entries()), providers=["CPUExecutionProvider"]
+        )
 
         def run(images: Images) -> tuple[Images, Images]:
             maps, reconstructions = session.run(None, {INPUT: images})
@@ -133,8 +133,8 @@ def _quantise(model: Any, items: list[Any], kept: list[str]) -> Any:
             raise MissingExtraError(error.name or "nncf", "export") from None
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-        # Measured on these networks: seven bits in the first layer (the fix, for CPUs without VNNI) and the fast bias
-        # correction both move the maps two to three times as far as int8 without them does.
+        # Measured on these networks: seven bits for weights (the fix, for CPUs without VNNI, which the backends do
+        # without) and the fast bias correction both move the maps two to three times as far as int8 without them does.
         advanced = AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE, disable_bias_correction=True)
         return nncf.quantize(
             model,

@@ -85,3 +85,8 @@ def in_words(runtime: str, device: str, precision: str, threads: int | None, str
     if streams > 1:
         words += f", {streams} streams"
     return words
+
+
+def int8_in_words(rest: str, *, emulated: bool) -> str:
+    """The arithmetic of an int8 model, `rest` that of its layers in floating point, in which it may be emulated."""
+    return f"int8 emulated in {rest}" if emulated else f"int8, else {rest}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from draem.errors import BrokenPackageError, ConfigError, ModelFileError
-from draem.inspection.execution import Execution, in_words
+from draem.inspection.execution import Execution, in_words, int8_in_words
 from draem.inspection.memory import within_memory
+from draem.inspection.overflow import PROBE, overflows
 from draem.inspection.processor import usable_cores
 from draem.inspection.signature import INPUT, Port, refuse_other_graph
 from draem.modelfile import Sealed
@@ -46,6 +50,24 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+@cache
+def int8_entries() -> dict[str, str]:
+    """What a session of an int8 model is told on this CPU: where its sums overflow, to compute in floating point."""
+    options = session_options({})
+    session = import_onnxruntime().InferenceSession(PROBE, options, providers=["CPUExecutionProvider"])
+    found = overflows(lambda images: np.asarray(session.run(None, {"x": images})[0]))
+    return {"session.disable_quant_qdq": "1"} if found else {}
+
+
+def session_options(entries: dict[str, str]) -> Any:
+    """Options of a silent session."""
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 4
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
 class OnnxBackend:
     """Runs an ONNX model.
 
@@ -59,8 +81,9 @@ class OnnxBackend:
     def __init__(self, path: Path, sealed: Sealed, execution: Execution) -> None:
         onnxruntime = import_onnxruntime()
         device = _choose(execution, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        artefact = sealed.header.artefact
+        exact = int8_entries() if artefact and artefact.precision == "int8" and device == "cpu" else {}
+        options = session_options(exact)
         # With more threads than cores they wait for each other: with hundreds, without end. OpenVINO caps them itself.
         threads = min(execution.threads or usable_cores(), usable_cores())
         if execution.threads or execution.streams > 1:
@@ -84,7 +107,7 @@ class OnnxBackend:
         self.execution = in_words(
             f"onnxruntime {onnxruntime.__version__}",
             device,
-            _computed(sealed, execution),
+            _computed(sealed, execution, emulated=bool(exact)),
             threads if device == "cpu" else None,
             execution.streams,
         )
@@ -108,11 +131,11 @@ def _ports(nodes: list[Any]) -> list[Port]:
     ]
 
 
-def _computed(sealed: Sealed, execution: Execution) -> str:
+def _computed(sealed: Sealed, execution: Execution, *, emulated: bool) -> str:
     """The precision in words: the runtime computes as the file was exported, unless it is told otherwise."""
     stored = sealed.header.artefact.precision if sealed.header.artefact else "fp32"
     if stored == "int8":
-        return f"int8, else {execution.precision}"
+        return int8_in_words(execution.precision, emulated=emulated)
     return stored if execution.precision == "fp32" else execution.precision
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from pathlib import Path
 from queue import LifoQueue
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from draem.errors import BrokenPackageError, ConfigError, MissingExtraError, ModelFileError
-from draem.inspection.execution import Execution, in_words
+from draem.inspection.execution import Execution, in_words, int8_in_words
 from draem.inspection.memory import within_memory
+from draem.inspection.overflow import PROBE, overflows
 from draem.inspection.signature import INPUT, OUTPUTS, Port, refuse_other_graph
 from draem.modelfile import Sealed
 from draem.pixels import Images
@@ -41,6 +43,35 @@ def import_openvino() -> Any:
     return openvino
 
 
+@cache
+def int8_options() -> dict[str, str]:
+    """What to compile an int8 model with on this CPU: where its sums overflow, it is computed in floating point.
+
+    Raises:
+        ConfigError: this OpenVINO cannot do that.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+
+    def overflowing(options: dict[str, str]) -> bool:
+        told = {"INFERENCE_PRECISION_HINT": "f32", **options}
+        compiled = core.compile_model(core.read_model(PROBE), "CPU", told)
+        return overflows(lambda images: np.asarray(compiled({0: images})[0]))
+
+    if not overflowing({}):
+        return {}
+    exact = {"LP_TRANSFORMS_MODE": "NO"}
+    try:
+        if not overflowing(exact):
+            return exact
+    except RuntimeError:
+        pass
+    raise ConfigError(
+        f"int8 overflows on this processor in OpenVINO {openvino.__version__.split('-')[0]}; "
+        "export in fp32, or use --backend onnxruntime"
+    )
+
+
 class OpenvinoBackend:
     """Runs OpenVINO IR, or an ONNX model.
 
@@ -55,14 +86,18 @@ class OpenvinoBackend:
         openvino = import_openvino()
         core = openvino.Core()
         device = _choose(execution, core.available_devices)
+        artefact = sealed.header.artefact
+        int8 = artefact is not None and artefact.precision == "int8"
+        exact = int8_options() if int8 and device == "CPU" else {}
         try:
             weights = (openvino.Tensor(np.frombuffer(sealed.weights, np.uint8)),) if sealed.weights else ()
-            compiled = core.compile_model(core.read_model(sealed.content, *weights), device, _options(execution))
+            compiled = core.compile_model(
+                core.read_model(sealed.content, *weights), device, _options(execution) | exact
+            )
         except RuntimeError as error:
             raise ModelFileError(f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:120]})") from None
         refuse_other_graph(path, sealed.header, _ports(compiled.inputs), _ports(compiled.outputs))
         precision = _executed(compiled, execution)
-        artefact = sealed.header.artefact
         self._requests: LifoQueue[Any] = LifoQueue()
         self.in_flight = execution.streams
         for _ in range(execution.streams):
@@ -70,7 +105,7 @@ class OpenvinoBackend:
         self.execution = in_words(
             f"openvino {openvino.__version__.split('-')[0]}",
             device.lower().replace("gpu", "intel-gpu"),
-            f"int8, else {precision}" if artefact and artefact.precision == "int8" else precision,
+            int8_in_words(precision, emulated=bool(exact)) if int8 else precision,
             int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else None,
             execution.streams,
         )
