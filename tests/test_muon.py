@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from draem.config import Config, NetworkConfig
 from draem.network.draem import Draem
 from draem.training.muon import COEFFICIENTS, MOMENTUM, ROUNDS, Muon, hidden_weights, orthogonalise
-from draem.training.trainer import make_optimizer
+from draem.training.optimizer import make_optimizer
 
 RATES = (1e-3, 3e-2, 1e-2)
 DECAY = 0.1

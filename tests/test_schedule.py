@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from draem.config import Config, TrainingConfig
-from draem.training.schedule import count_steps, learning_rate
+from draem.training.schedule import count_steps, earliest_end, learning_rate
 
 PEAK = 2e-3
 
@@ -91,6 +93,44 @@ def test_the_published_run_drops_at_epochs_560_and_630() -> None:
     drops = [step for step in range(1, steps) if found[step] != found[step - 1]]
     assert drops == [int(560 * 209 / 8), math.floor(0.9 * steps)]
     assert found[-1] == pytest.approx(1e-4 * 0.2**2)
+
+
+def test_hold_rises_stays_and_falls_along_a_line() -> None:
+    config = recipe(schedule="hold", warmup=0.1, cooldown=0.25)
+    found = rates(config, 200)
+    assert found[:20] == pytest.approx(rates(recipe(schedule="one_cycle", warmup=0.1), 200)[:20])
+    assert found[20:150] == pytest.approx([PEAK] * 130)
+    falling = [PEAK * (1e-4 + (1 - 1e-4) * (199 - step) / 50) for step in range(150, 200)]
+    assert found[150:] == pytest.approx(falling)
+
+
+@pytest.mark.parametrize("step", [20, 33, 90, 149])
+def test_hold_can_end_early_without_a_jump(step: int) -> None:
+    """Until it is told to end, it has had the rates of the longer run; then it falls at once, as slowly."""
+    config = recipe(schedule="hold", warmup=0.1, cooldown=0.25)
+    steps = earliest_end(config, step, 200)
+    shorter = rates(config, steps)
+    assert steps == math.ceil(step / 0.75) <= 200
+    assert shorter[step - 1] == rates(config, 200)[step - 1] == pytest.approx(PEAK)
+    assert all(later < earlier for earlier, later in pairwise(shorter[step:]))
+    assert shorter[-1] == pytest.approx(PEAK * 1e-4)
+
+
+def test_what_cannot_end_early() -> None:
+    assert earliest_end(recipe(schedule="hold", cooldown=0.25), 190, 200) == 200, "falling already"
+    assert earliest_end(recipe(schedule="one_cycle"), 50, 200) == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"patience": 3, "schedule": "one_cycle"}, "only a run of schedule=hold can end early, not one_cycle"),
+        ({"schedule": "hold", "warmup": 0.5, "cooldown": 0.5}, "nothing is left to hold"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        recipe(**settings)
 
 
 def test_constant() -> None:

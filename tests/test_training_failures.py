@@ -20,6 +20,7 @@ from draem.errors import ConfigError, MemoryLimitError, TrainingError
 from draem.modelfile.tensors import read_record
 from draem.network.losses import Losses, draem_losses
 from draem.training import memory, run, trainer
+from draem.training.optimizer import make_optimizer
 from draem.training.trainer import CHECKPOINT
 from tiny import write_noise
 
@@ -231,6 +232,6 @@ def test_other_errors_of_a_step_come_through(parts: Path, tmp_path: Path, monkey
 def test_gradients_can_be_clipped_in_every_precision(precision: str) -> None:
     """Fabric refuses to unscale fp16 gradients for clipping where the optimiser does it itself: known without a GPU."""
     recipe = Config.resolve("edge", None, {"training.precision": precision}).training
-    optimizer = trainer.make_optimizer(torch.nn.Linear(2, 2), recipe, torch.device("cuda"))
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), recipe, torch.device("cuda"))
     assert optimizer.defaults["fused"] == (precision != "fp16")
     assert _optimizer_handles_unscaling(optimizer) == (precision != "fp16")

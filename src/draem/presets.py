@@ -77,7 +77,7 @@ _PAPER: dict[str, Any] = {
 
 
 def _ours(reconstructive_width: int, discriminative_width: int, images: int, learning_rate: float) -> dict[str, Any]:
-    """Our recipe at a width: pixels folded, one cycle, averaged weights, wide masks, a filter for small defects."""
+    """Our recipe at a width: pixels folded, Muon, one cycle, averaged weights, wide masks, a small filter."""
     return {
         "simulation": {"mask_threshold": [0.3, 0.6], "clean_share": 0.5, "beta": [0.0, 0.8]},
         "network": {
@@ -89,7 +89,7 @@ def _ours(reconstructive_width: int, discriminative_width: int, images: int, lea
         "training": {
             "images": images,
             "batch_size": 8,
-            "optimizer": "adamw",
+            "optimizer": "muon",
             "learning_rate": learning_rate,
             "weight_decay": 1e-4,
             "schedule": "one_cycle",

@@ -174,14 +174,20 @@ class TrainingConfig(Section):
     """The highest rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """The optimiser's."""
-    schedule: Literal["constant", "steps", "one_cycle"] = "steps"
-    """How the rate changes over the budget."""
+    schedule: Literal["constant", "steps", "one_cycle", "hold"] = "steps"
+    """How the rate changes over the budget; `hold` stays at the highest, and can end early (`patience`)."""
     milestones: tuple[Share, ...] = (0.8, 0.9)
     """`steps`: shares of the budget at which the rate is multiplied by `factor`."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Of `steps`."""
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """`one_cycle`: share of the budget in which the rate rises to `learning_rate`; then it falls as a cosine."""
+    """`one_cycle`, `hold`: share of the budget in which the rate rises to `learning_rate`; `one_cycle` then falls as a
+    cosine."""
+    cooldown: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """`hold`: share of the run in which the rate falls at last, along a line."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """`hold`: the run begins to fall once so many validations in a row have not raised the best pixel AP on simulated
+    defects by 0.005; 0: when the budget says so."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; larger ones are scaled down to it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -225,6 +231,14 @@ class TrainingConfig(Section):
             raise ValueError("give the budget as images or as epochs, not both")
         if self.images is None and self.epochs is None:
             raise ValueError("a budget is needed: images or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _may_end_early(self) -> Self:
+        if self.patience and self.schedule != "hold":
+            raise ValueError(f"patience: only a run of schedule=hold can end early, not {self.schedule}")
+        if self.warmup + self.cooldown >= 1.0 and self.schedule == "hold":
+            raise ValueError("warmup + cooldown must be below 1: nothing is left to hold")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Whether int8 is exact on this machine: x86 processors without VNNI add its products up in 16 bits, where they overflow.
+"""Whether int8 is exact on this machine: x86 without VNNI adds its products up in 16 bits, where they overflow.
 
 Nothing tells it on every system, so it is tried: one convolution whose every sum is as large as can be.
 """

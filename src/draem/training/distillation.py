@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from draem.config import DataConfig
-from draem.errors import ConfigError
+from draem.errors import ConfigError, TrainingError
 from draem.modelfile import Header, TeacherRecord, read_header
 from draem.network.draem import Draem
 from draem.network.weights import load_model
@@ -78,6 +79,19 @@ class Teacher:
         """Its answer: B×C×H×W in [0,1] → logits B×2×H×W, without a gradient; in the surrounding autocast's mode."""
         answer: Tensor = self.network(images)[1]
         return answer
+
+
+def sum_of(teacher: Teacher | None) -> str | None:
+    """The sum of the teacher's weights; none without a teacher."""
+    return None if teacher is None else teacher.header.sha256
+
+
+def refuse_other_teacher(run: Path, before: Any, teacher: Teacher | None) -> None:
+    """Raise TrainingError where a run that began with one teacher (`before`: `sum_of` it) goes on with another."""
+    ours = sum_of(teacher)
+    if before != ours:
+        known, given = (str(one)[:12] if one else "none" for one in (before, ours))
+        raise TrainingError(f"{run}: its run has another teacher (sha256 {known}, now {given}); resume with that one")
 
 
 def _how_images_come(config: DataConfig) -> dict[str, str]:

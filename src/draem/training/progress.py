@@ -99,6 +99,11 @@ class RunLog:
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], images)
 
+    def shorten(self, images: int) -> None:
+        """The run will end after so many images."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], total=images)
+
     def row(self, values: Mapping[str, float | int | None]) -> None:
         """Append to metrics.csv and TensorBoard; what a row does not name stays empty."""
         if not self._active:
@@ -166,3 +171,10 @@ def _cell(value: float | int | None) -> str | int:
     if value is None:
         return ""
     return value if isinstance(value, int) else f"{value:.9g}"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would take: 40 seconds, 12 minutes, 3.5 hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} seconds" if seconds >= 1.5 else "1 second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"

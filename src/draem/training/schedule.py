@@ -20,7 +20,9 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     """The rate of step `step` of `steps`, counted from 0.
 
     `one_cycle` rises from a 25th of the rate and falls to a 10,000th, both as a cosine (Smith and Topin, "Super-
-    convergence", 2018, in the form that fast.ai gave it).
+    convergence", 2018, in the form that fast.ai gave it). `hold` rises alike, stays, and falls as far along a line at
+    last: such a run can be ended earlier by letting it fall earlier (Hägele et al., "Scaling laws and compute-optimal
+    training beyond fixed training durations", NeurIPS 2024).
     """
     if config.schedule == "constant":
         return config.learning_rate
@@ -30,7 +32,17 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     peak = config.warmup * steps - 1
     if step < peak:
         return _cosine(_START, 1.0, step / peak) * config.learning_rate
+    if config.schedule == "hold":
+        share = min(1.0, (steps - 1 - step) / max(config.cooldown * steps, 1.0))
+        return (_END + (1.0 - _END) * share) * config.learning_rate
     return _cosine(1.0, _END, (step - peak) / max(steps - 1 - peak, 1e-9)) * config.learning_rate
+
+
+def earliest_end(config: TrainingConfig, step: int, steps: int) -> int:
+    """How many steps of `steps` a run has that is to end as soon as it can after `step` of them: `hold` falls first."""
+    if config.schedule != "hold":
+        return steps
+    return min(steps, math.ceil(step / (1.0 - config.cooldown)))
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -6,6 +6,7 @@ run that was killed goes on as if it had not been, and the draws do not depend o
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -16,9 +17,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
 
-from draem.config import Config, TrainingConfig
+from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.errors import ModelFileError, TrainingError
@@ -30,12 +30,13 @@ from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights
-from draem.training.distillation import Teacher
+from draem.training.distillation import Teacher, refuse_other_teacher, sum_of
 from draem.training.interrupt import Interrupt
-from draem.training.muon import Muon, hidden_weights
+from draem.training.optimizer import make_optimizer
 from draem.training.order import image_indices
-from draem.training.progress import RunLog
-from draem.training.schedule import count_steps, learning_rate
+from draem.training.progress import RunLog, duration
+from draem.training.schedule import count_steps, earliest_end, learning_rate
+from draem.training.settling import Settling
 from draem.training.statistics import PartStatistics
 from draem.training.validation import Validation, validate
 
@@ -74,7 +75,8 @@ class Trainer:
         self.fabric, self.device = fabric, fabric.device
         self.train_bank, self.select_bank = train, select if select is not None and len(select) else None
         self.train_regions, self.select_regions = self._regions(train), self._regions(self.select_bank)
-        self.steps = count_steps(recipe, len(train), fabric.world_size)
+        self.planned = self.steps = count_steps(recipe, len(train), fabric.world_size)
+        self.settling = Settling()
         self.images_per_step = recipe.batch_size * recipe.accumulate * fabric.world_size
         self.simulator = Simulator(config.simulation, config.data.size, self.device, channels)
         torch.manual_seed(recipe.seed)
@@ -104,6 +106,7 @@ class Trainer:
         """
         self._prepare(start_from)
         self._resume(resume)
+        self.log.message(self._expected_time())
         self.log.start(self.step, self.step * self.images_per_step, self.steps * self.images_per_step)
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         self._logged = (time.perf_counter(), self.step)
@@ -144,6 +147,23 @@ class Trainer:
         if row:
             self.log.row({"step": self.step, "images": images, **row})
             self._logged = (time.perf_counter(), self.step)
+        if validates and self.recipe.patience:
+            self._end_where_settled(row.get("val_pixel_ap"))
+
+    def _end_where_settled(self, figure: float | None) -> None:
+        """Let the run fall to its end once validation has settled; all processes follow the first."""
+        self.settling.add(figure)
+        steps = self.steps
+        if self.steps == self.planned and self.settling.without_gain >= self.recipe.patience:
+            steps = earliest_end(self.recipe, self.step, self.steps)
+        steps = int(self.fabric.broadcast(steps))
+        if steps < self.steps:
+            self.steps = steps
+            self.log.shorten(steps * self.images_per_step)
+            self.log.message(
+                f"settled: pixel AP on simulated defects stays near {self.settling.best or 0:.3f}; the rate falls now, "
+                f"and the run ends after {steps} of {self.planned} steps"
+            )
 
     def _logs(self) -> bool:
         """Whether this step has a row of losses: only here does a run wait for the device or for other processes."""
@@ -171,7 +191,7 @@ class Trainer:
         optimizer = make_optimizer(self.network, recipe, self.device)
         forward: Any = torch.compile(self.network) if recipe.compile else self.network
         self.model, self.optimizer = self.fabric.setup(forward, optimizer)
-        horizon = max(recipe.ema * self.steps, 1.0)
+        horizon = max(recipe.ema * self.planned, 1.0)
         self.average = MovingAverage(self.network, horizon) if recipe.ema else None
         self.state = RunState(self.network, self.average.module if self.average else None, self.optimizer.optimizer)
         self.statistics = PartStatistics(self.network, recipe.accumulate, self.fabric.world_size)
@@ -202,7 +222,14 @@ class Trainer:
         return rate
 
     def _one_part(self, part: int) -> None:
-        """Forward and backward of one part: its samples have the same global indices in any division of the batch."""
+        """Forward and backward of one part."""
+        total, terms = self._loss(self.model, part)
+        self.fabric.backward(total / self.recipe.accumulate)
+        self.window += torch.cat((terms, torch.ones(1, device=self.device)))
+
+    def _loss(self, model: Any, part: int) -> tuple[Tensor, Tensor]:
+        """What is minimised, and the terms that are told: its samples have the same global indices in any division of
+        the batch."""
         recipe = self.recipe
         first = (part * self.fabric.world_size + self.fabric.global_rank) * recipe.batch_size
         samples = torch.arange(first, first + recipe.batch_size)
@@ -215,7 +242,7 @@ class Trainer:
         anomalous = simulated.anomalous
         if recipe.channels_last:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
-        reconstruction, logits = self.model(anomalous)
+        reconstruction, logits = model(anomalous)
         losses = draem_losses(
             reconstruction,
             logits,
@@ -233,9 +260,21 @@ class Trainer:
                 answer = self.teacher.logits(anomalous)
             taught = [taught_loss(logits, answer, recipe.focal_gamma)]
             total = total + recipe.distill_weight * (taught[0] - losses.focal)
-        self.fabric.backward(total / recipe.accumulate)
-        terms = torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
-        self.window += torch.cat((terms, torch.ones(1, device=self.device)))
+        return total, torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
+
+    def _expected_time(self) -> str:
+        """How long what is left will take, in words: from a step of a copy of the network, the second of two."""
+        network, seconds = copy.deepcopy(self.network), 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            with self.fabric.autocast():
+                total, _ = self._loss(network, 0)
+            total.backward()  # type: ignore[no-untyped-call]
+            total.item()  # waits for the device
+            seconds = time.perf_counter() - start
+        left = (self.steps - self.step) * self.images_per_step
+        speed = self.recipe.batch_size * self.fabric.world_size / seconds
+        return f"about {duration(left / speed)}: {left} images at {speed:.2g} a second"
 
     def _losses(self) -> dict[str, float]:
         """Means since the last row, over all processes; here a run notices that it went wrong."""
@@ -299,12 +338,14 @@ class Trainer:
         record = {
             "step": self.step,
             "steps": self.steps,
+            "planned": self.planned,
+            "settling": self.settling.record(),
             "seconds": self.seconds,
             "threads": torch.get_num_threads(),
             "window": self.window.tolist(),
             "best": self.best,
             "scaler": self._scaler_state(),
-            "teacher": self._taught_by(),
+            "teacher": sum_of(self.teacher),
         }
         self.state.save(self.out / CHECKPOINT, record)
 
@@ -318,7 +359,7 @@ class Trainer:
                 self.log.message(f"nothing to resume in {self.out}: starting from the beginning")
             return
         record = self.state.load(path)
-        self._refuse_other_teacher(record.get("teacher"))
+        refuse_other_teacher(self.out, record.get("teacher"), self.teacher)
         try:
             self.step, self.seconds = int(record["step"]), float(record["seconds"])
             # The first process's sums alone: a row that a kill cut in two lacks the others' share of its first part.
@@ -327,27 +368,16 @@ class Trainer:
             self.best = dict(record["best"])
             self._load_scaler(record["scaler"])
             torch.set_num_threads(int(record["threads"]))
-            steps = int(record["steps"])
-        except (KeyError, TypeError, ValueError) as error:
+            planned, self.steps = int(record.get("planned", record["steps"])), int(record["steps"])
+            self.settling = Settling.of(record.get("settling", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{path}: its record is damaged ({error})") from None
-        if steps != self.steps:
+        if planned != self.planned:
             raise TrainingError(
-                f"{path}: its run has {steps} steps, this one {self.steps}; resume with the settings of "
+                f"{path}: its run has {planned} steps, this one {self.planned}; resume with the settings of "
                 f"{self.out / 'config.yaml'}"
             )
         self.log.message(f"resumed at step {self.step} of {self.steps}")
-
-    def _taught_by(self) -> str | None:
-        """The sum of the teacher's weights; none without a teacher."""
-        return None if self.teacher is None else self.teacher.header.sha256
-
-    def _refuse_other_teacher(self, before: Any) -> None:
-        ours = self._taught_by()
-        if before != ours:
-            known, given = (str(one)[:12] if one else "none" for one in (before, ours))
-            raise TrainingError(
-                f"{self.out}: its run has another teacher (sha256 {known}, now {given}); resume with that one"
-            )
 
     def _result(self) -> Trained:
         state = {name: value.detach().cpu() for name, value in self._kept_network().state_dict().items()}
@@ -367,16 +397,3 @@ class Trainer:
         scaler = getattr(self.fabric._precision, "scaler", None)
         if scaler is not None and state:
             scaler.load_state_dict(dict(state))
-
-
-def make_optimizer(network: nn.Module, recipe: TrainingConfig, device: torch.device) -> Optimizer:
-    """The recipe's optimiser, in its fastest form that goes with clipping."""
-    # A fused optimiser would unscale fp16 gradients itself, after they were to be clipped.
-    fused = device.type in ("cpu", "cuda") and recipe.precision != "fp16"
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "muon":
-        hidden = hidden_weights(network)
-        others = [parameter for parameter in network.parameters() if all(parameter is not one for one in hidden)]
-        return Muon(hidden, others, lr=rate, weight_decay=decay, fused=fused)
-    optimizer_type = AdamW if recipe.optimizer == "adamw" else Adam
-    return optimizer_type(network.parameters(), lr=rate, weight_decay=decay, fused=fused)
