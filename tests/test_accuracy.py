@@ -38,6 +38,7 @@ from draem.tables import show
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 4,
+    "network.fold": 1,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.images": 120,

@@ -33,6 +33,7 @@ RNG = np.random.default_rng(0)
 RUN = {
     "data.size": 32,
     "network.reconstructive_width": 2,
+    "network.fold": 1,
     "network.discriminative_width": 2,
     "training.images": 8,
     "training.batch_size": 4,

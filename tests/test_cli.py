@@ -31,6 +31,7 @@ from tiny import lively_, write_tiny_model
 Run = Callable[..., Outcome]
 SMALL = [
     *("--set", "data.size=32", "--set", "network.reconstructive_width=2", "--set", "network.discriminative_width=2"),
+    *("--set", "network.fold=1"),
     *("--set", "training.precision=fp32", "--set", "training.validations=1", "--set", "training.batch_size=4"),
 ]
 
@@ -199,7 +200,12 @@ def test_demo(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return render_demo(out, "printed", size=64, train=5, test_good=2, test_defect=1, seed=seed)
 
     small = {"data.size": 32, "training.batch_size": 4, "training.precision": "fp32"}
-    small |= {"network.reconstructive_width": 2, "network.discriminative_width": 2, "training.validations": 1}
+    small |= {
+        "network.fold": 1,
+        "network.reconstructive_width": 2,
+        "network.discriminative_width": 2,
+        "training.validations": 1,
+    }
     monkeypatch.setattr(demo, "render_demo", render)
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | small)
     monkeypatch.setattr(demo, "SURFACES", ("printed",))

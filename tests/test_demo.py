@@ -16,6 +16,7 @@ from draem.images import read_image
 SMALL = {
     "data.size": 32,
     "network.reconstructive_width": 4,
+    "network.fold": 1,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.validations": 1,

@@ -36,6 +36,7 @@ from tiny import write_noise, write_tiny_model
 SETTINGS: dict[str, Any] = {
     "data.size": 64,
     "network.reconstructive_width": 4,
+    "network.fold": 1,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.images": 24,

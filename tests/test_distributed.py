@@ -27,6 +27,7 @@ STEPS = 40
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 4,
+    "network.fold": 1,
     "network.discriminative_width": 4,
     "training.batch_size": 2,
     "training.images": 4 * STEPS,
@@ -130,7 +131,7 @@ def test_one_process_writes_and_speaks(together: tuple[Path, list[str], list[str
     assert stopped == [f"draem: stopped at step {step} of {STEPS}; go on with --resume ({out})"]
     for start in ("parts", "resumed at", "threshold", "model:"):
         assert len([line for line in second if line.startswith(start)]) == 1, start
-    expected = ("parts", "draem:", "stopping after", "resumed at", "train ", "no --preset: ")
+    expected = ("parts", "draem:", "stopping after", "resumed at", "about ", "train ", "no --preset: ")
     others = [line for line in (*first, *second) if not line.startswith(expected)]
     assert [line.split()[0] for line in others] == ["threshold", "model:"]  # no warning among them
     files = sorted(path.name for path in out.iterdir())

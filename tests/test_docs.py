@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = {
     "data": {"size": 32},
-    "network": {"reconstructive_width": 4, "discriminative_width": 4},
+    "network": {"reconstructive_width": 4, "discriminative_width": 4, "fold": 1},
     "training": {"images": 16, "batch_size": 4, "learning_rate": 1e-3, "validations": 1, "precision": "fp32"},
 }
 

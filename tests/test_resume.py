@@ -36,6 +36,7 @@ from tiny import write_noise
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 4,
+    "network.fold": 1,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.images": 40,

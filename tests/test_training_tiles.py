@@ -187,7 +187,7 @@ def test_the_command_line_evaluates_in_tiles(woven_tree: Path, tmp_path: Path, r
 def test_what_is_simulated_is_shown(tmp_path: Path) -> None:
     """Tiles on the sheet, whole images with their region, real defects as they are seen within a tile."""
     (tree,) = render_demo(tmp_path, "woven", size=160, train=4, test_good=1, test_defect=1)
-    config = Config.resolve("edge", None, TILES | {"simulation.region": "foreground"})
+    config = Config.resolve("edge", None, TILES | {"simulation.region": "foreground", "network.fold": 1})
     preview = write_preview(tree, tmp_path / "grid.png", config, 3, 0, comparing=True)
     assert preview.coverage is not None
     assert all(box[2] <= 160 and box[3] <= 160 for box in (one.defect.box for one in preview.coverage.real))
