@@ -11,9 +11,10 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from draem.deployment.graph import onnx_graph
 from draem.deployment.quantise import BUDGET, Damage, Quantised, quantise
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset
 from draem.inspection.detector import Detector
-from draem.inspection.openvino_backend import import_openvino
+from draem.inspection.onnx_backend import int8_entries
+from draem.inspection.openvino_backend import import_openvino, int8_options
 from draem.modelfile import Header
 from draem.network.draem import Draem, anomaly_map
 from draem.network.weights import load_model
@@ -80,7 +82,9 @@ def ways(path: Path, dataset: Dataset, chosen: list[str]) -> tuple[list[Row], He
             model = core.Core().read_model(made.content, core.Tensor(np.frombuffer(made.weights, np.uint8)))
             for hint in ("f32", "bf16") if made.kept else ("f32",):
                 rest = f", rest {hint}" if made.kept else ""
-                rows.append(Row(path.stem, f"OpenVINO {words}{rest}", _openvino(model, hint), [], len(made.kept)))
+                how = ", emulated" if int8_options() else ""
+                run = _openvino(model, hint, int8_options())
+                rows.append(Row(path.stem, f"OpenVINO {words}{rest}{how}", run, [], len(made.kept)))
         if not chosen or f"ONNX Runtime {words}" in chosen:
             rows.append(
                 _onnx_row(path.stem, words, onnx, next(quantise(network, header, "onnx", 1, dataset, budget=budget)))
@@ -91,7 +95,8 @@ def ways(path: Path, dataset: Dataset, chosen: list[str]) -> tuple[list[Row], He
 def _onnx_row(name: str, words: str, form: Int8Format, made: Quantised) -> Row:
     from onnx import load_from_string
 
-    return Row(name, f"ONNX Runtime {words}", form.runner(load_from_string(made.content)), [], len(made.kept))
+    how = ", emulated" if int8_entries() else ""
+    return Row(name, f"ONNX Runtime {words}{how}", form.runner(load_from_string(made.content)), [], len(made.kept))
 
 
 def _eager(network: Draem) -> Run:
@@ -103,12 +108,9 @@ def _eager(network: Draem) -> Run:
     return run
 
 
-def _openvino(model: Any, hint: str) -> Run:
-    compiled = (
-        import_openvino()
-        .Core()
-        .compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"})
-    )
+def _openvino(model: Any, hint: str, options: Mapping[str, str] = MappingProxyType({})) -> Run:
+    told = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **options}
+    compiled = import_openvino().Core().compile_model(model, "CPU", told)
     request = compiled.create_infer_request()
 
     def run(images: Images) -> tuple[Images, Images]:

@@ -5,12 +5,14 @@
 
 Renders good images and ones with a faint scratch, 6 pixels wide and 30 to 60 long, trains `edge` twice with the same
 budget, and prints image AUROC and pixel AP of both. Pixel metrics are at the size of the maps, which differ: image
-metrics compare fairly. RUNS/SURFACE-SIDE-tiles/evaluation/sheet.png shows them, and that of -resize.
+metrics compare fairly. RUNS/SURFACE-SIDE-tiles-SIZE-IMAGES/evaluation/sheet.png shows
+them, and that of -resize.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ def scratched(image: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArr
 def render(folder: Path, surface: str, side: int, good: int, test: int) -> None:
     """An MVTec AD tree with so many good images, good test images and as many scratched ones; what is there is kept."""
     plan = [("train/good", good, 0), ("test/good", test, 1000), ("test/scratch", test, 2000)]
+    for place, count, _ in plan:
+        if len(list((folder / place).glob("*.png"))) > count:
+            sys.exit(f"small_defects: {folder / place}: holds more than {count} images; give another --runs")
     for place, count, first in plan:
         for index in range(count):
             if (folder / place / f"{index:03d}.png").exists():
@@ -67,9 +72,9 @@ def main() -> None:
     render(data, options.surface, options.side, options.good, options.test)
     results: dict[str, Any] = {}
     for fit in ("resize", "tiles"):
-        settings = {"data.fit": fit, "data.size": options.size, "data.overlap": options.size // 128 * 32}
+        settings = {"data.fit": fit, "data.size": options.size, "data.overlap": max(options.size // 256, 1) * 64}
         settings["training.images"] = options.images
-        out = options.runs / f"{data.name}-{fit}"
+        out = options.runs / f"{data.name}-{fit}-{options.size}-{options.images}"
         found = evaluate(verbs.train(data, out, "edge", settings=settings), data)
         found.save(out / "evaluation")
         results[fit] = found.metrics.to_dict()

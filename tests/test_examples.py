@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from draem.config import Config
+from draem.deployment.export import export
 from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.openvino_backend import import_openvino
@@ -241,6 +242,14 @@ def test_openvino_program_decides_as_draem(inspect: Run, tiny_ir: Path, tmp_path
     model = lowered(tiny_ir, tmp_path / "model.xml", data=data)
     images = [picture(*size) for size in SIZES] + [picture(90, 70, 1), picture(90, 70, 3, 16)]
     assert set(agree(inspect, model, images, tmp_path)) == {"accept", "review", "reject"}
+
+
+def test_openvino_program_runs_int8(inspect: Run, tiny_model: Path, tmp_path: Path) -> None:
+    for index, size in enumerate(SIZES):
+        write_image(tmp_path / "good" / f"{index}.png", picture(*size))
+    model = tmp_path / "int8.xml"
+    export(tiny_model, model, tmp_path / "good", precision="int8", force=True, batch=1)
+    assert agree(inspect, model, [picture(*size) for size in SIZES[:6]], tmp_path)
 
 
 def test_openvino_program_reads_onnx(inspect: Run, tiny_onnx: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -101,9 +103,55 @@ def test_emulated_int8_gives_the_same_answers_and_says_so(
         np.testing.assert_allclose(slow.predict(one).anomaly_map, fast.predict(one).anomaly_map, atol=0.02)
 
 
-def test_an_openvino_that_cannot_emulate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_backend, "overflows", lambda run: True)
-    int8_options.cache_clear()
-    with pytest.raises(ConfigError, match=r"int8 overflows on this processor .* export in fp32"):
-        int8_options()
-    int8_options.cache_clear()
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """What was found out of this machine is forgotten, before and after."""
+    found = (int8_options, int8_entries)
+    for each in found:
+        each.cache_clear()
+    yield
+    for each in found:
+        each.cache_clear()
+
+
+@pytest.mark.parametrize("module", [openvino_backend, onnx_backend])
+def test_a_runtime_that_cannot_emulate_is_refused(
+    module: ModuleType, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "overflows", lambda run: True)
+    with pytest.raises(ConfigError, match=r"int8 overflows on this processor in .*; export in fp32"):
+        int8_options() if module is openvino_backend else int8_entries()
+
+
+@pytest.mark.parametrize("module", [openvino_backend, onnx_backend])
+def test_a_runtime_that_cannot_read_the_probe_is_refused(
+    module: ModuleType, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROBE", b"no model")
+    with pytest.raises(ConfigError, match="cannot run it here"):
+        int8_options() if module is openvino_backend else int8_entries()
+
+
+def test_an_accelerator_that_does_not_start_leaves_int8_exact(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session falls back to the CPU, as it was set up."""
+    pixels = np.random.default_rng(0).integers(60, 200, (8, 8, 3), dtype=np.uint8)
+    for index in range(12):
+        write_image(tmp_path / "good" / f"{index}.png", np.roll(pixels, index, 0))
+    out = tmp_path / "tiny.onnx"
+    export(tiny_model, out, data=tmp_path / "good", precision="int8", force=True)
+    told: list[dict[str, str]] = []
+    usual = onnx_backend.session_options
+
+    def seen(entries: dict[str, str]) -> Any:
+        told.append(entries)
+        return usual(entries)
+
+    monkeypatch.setattr(onnx_backend, "session_options", seen)
+    monkeypatch.setattr(onnx_backend, "int8_entries", lambda: {"session.disable_quant_qdq": "1"})
+    monkeypatch.setattr(onnx_backend, "_choose", lambda execution, installed: "cuda")
+    monkeypatch.setattr(onnx_backend, "_PROVIDERS", onnx_backend._PROVIDERS | {"cuda": ("CPUExecutionProvider", "")})
+    monkeypatch.setattr(onnx_backend, "_provider_options", lambda device, execution: {})
+    draem.load(out, backend="onnxruntime")
+    assert told == [{"session.disable_quant_qdq": "1"}]

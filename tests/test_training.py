@@ -30,7 +30,6 @@ from draem.training import trainer, validation
 from draem.training.average import MovingAverage
 from draem.training.order import image_indices
 from draem.training.progress import COLUMNS
-from draem.training.trainer import Trainer
 from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
@@ -236,7 +235,6 @@ def test_a_batch_has_the_same_samples_however_it_is_cut(
         shown.extend(found.tolist())
         return found
 
-    monkeypatch.setattr(Trainer, "_expected_time", lambda self: "")  # which draws samples of its own
     monkeypatch.setattr(trainer, "sample_keys", keys)
     monkeypatch.setattr(trainer, "image_indices", indices)
     orders = []

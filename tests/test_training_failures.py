@@ -21,7 +21,7 @@ from draem.modelfile.tensors import read_record
 from draem.network.losses import Losses, draem_losses
 from draem.training import memory, run, trainer
 from draem.training.optimizer import make_optimizer
-from draem.training.trainer import CHECKPOINT, Trainer
+from draem.training.trainer import CHECKPOINT
 from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
@@ -65,14 +65,8 @@ def losses_gone_wrong_from(step: int) -> Any:
 # -------------------------------------------------------------------------------------------------------- not a number
 
 
-@pytest.fixture
-def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs begin with their first step, so that losses can be counted."""
-    monkeypatch.setattr(Trainer, "_expected_time", lambda self: "")
-
-
 def test_the_last_good_state_is_kept_and_can_be_resumed(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untimed: None
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(parts, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
@@ -101,9 +95,7 @@ def test_a_learning_rate_far_too_high(parts: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_validation_notices_before_the_next_row(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untimed: None
-) -> None:
+def test_validation_notices_before_the_next_row(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would otherwise meet maps that are no numbers."""
     monkeypatch.setattr(trainer, "draem_losses", losses_gone_wrong_from(3))
     with pytest.raises(TrainingError, match="not a number at step 5"):
@@ -112,7 +104,7 @@ def test_validation_notices_before_the_next_row(
 
 
 def test_gradients_may_overflow_while_the_loss_is_a_number(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untimed: None
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the last step no later loss would tell: the weights themselves are looked at, and no model is written."""
     calls = 0

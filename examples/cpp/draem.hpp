@@ -86,6 +86,18 @@ inline float image_score(const float* anomaly_map, const Fit& fit, const Header&
 }
 
 /// accept, review or reject; nothing where the model has no threshold. Compared in double precision.
+/// Whether this processor is known to add up products of 8 bits without overflow. Where it is not, int8 files are to be
+/// computed in floating point: x86 without VNNI would give nonsense without a word.
+inline bool int8_is_exact() {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return true;
+#elif defined(__GNUC__) && defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vnni") || __builtin_cpu_supports("avxvnni");
+#else
+    return false;
+#endif
+}
+
 inline const char* verdict(double score, const Header& header) {
     if (!header.reject) return nullptr;
     if (score > *header.reject) return "reject";

@@ -17,7 +17,8 @@ class Network {
 public:
     explicit Network(const std::string& path) {
         draem::expect_model(path);
-        const Ort::SessionOptions options;
+        Ort::SessionOptions options;
+        if (!draem::int8_is_exact()) options.AddConfigEntry("session.disable_quant_qdq", "1");  // int8 files in floats
         // A path of the system's own characters: ONNX Runtime takes wide ones on Windows.
         session_ = Ort::Session(environment_, std::filesystem::path(path).c_str(), options);
         header_ = draem::read_header(metadata("draem"), metadata("sha256"));

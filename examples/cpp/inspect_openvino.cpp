@@ -28,9 +28,10 @@ public:
         if (!model->input("image").get_partial_shape().compatible(shape()))
             throw draem::Error("its input is not of the size that its header says");
         // Without the hint, processors that can take bf16: other answers than those the thresholds were chosen on.
-        request_ = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32),
-                                      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY))
-                       .create_infer_request();
+        ov::AnyMap options{ov::hint::inference_precision(ov::element::f32),
+                           ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
+        if (header_.int8 && !draem::int8_is_exact()) options["LP_TRANSFORMS_MODE"] = "NO";
+        request_ = core.compile_model(model, "CPU", options).create_infer_request();
     }
 
     const draem::Header& header() const { return header_; }

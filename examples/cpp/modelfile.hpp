@@ -30,6 +30,7 @@ struct Header {
     std::optional<double> reject, review;                  ///< scores above are rejected; go to review
     std::vector<Polygon> inspect, ignore;                  ///< the region of interest
     int batch = 1;                                         ///< images in one run
+    bool int8 = false;                                     ///< see int8_is_exact
     std::string sha256;                                    ///< of the weights
 
     int highest() const { return (1 << depth) - 1; }
@@ -83,6 +84,7 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     header.inspect = read_polygons(json["region"]["inspect"]);
     header.ignore = read_polygons(json["region"]["ignore"]);
     if (const Json& batch = json["artefact"]["batch"]; !batch.is_null()) header.batch = batch.integer();
+    header.int8 = json["artefact"]["precision"].text() == "int8";
     header.sha256 = json["sha256"].text();
     const bool sound = header.channels >= 1 && header.channels <= 64 && header.height >= 1 && header.height <= 8192 &&
                        header.width >= 1 && header.width <= 8192 && (header.depth == 8 || header.depth == 16) &&

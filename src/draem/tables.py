@@ -250,6 +250,9 @@ def _right(*names: str) -> list[Column]:
     return [Column(name, justify="right") for name in names]
 
 
+_EMULATED = "computed in floating point, since int8 overflows on this processor; fp32 is as fast"
+
+
 def benchmark_table(benchmark: Benchmark) -> Table:
     """A row for every way to run the model; a dash stands for what is not known or could not be measured."""
     title = f"{benchmark.model}, {benchmark.measured_on}"
@@ -263,6 +266,7 @@ def benchmark_table(benchmark: Benchmark) -> Table:
         table.add_row(row.way.backend, row.way.precision, *_figures(row), style="dim" if row.reason else None)
     said = [f"{row.way.name}: {row.reason}" for row in benchmark.rows if row.reason]
     said += [f"{row.way.name}: its answers differ by more than export allows" for row in benchmark.rows if row.forced]
+    said += [f"{row.way.name}: {_EMULATED}" for row in benchmark.rows if "emulated" in (row.execution or "")]
     table.caption = escape("\n".join([machine_in_words(benchmark.machine), *said]))
     return table
 

@@ -237,6 +237,8 @@ class TrainingConfig(Section):
     def _may_end_early(self) -> Self:
         if self.patience and self.schedule != "hold":
             raise ValueError(f"patience: only a run of schedule=hold can end early, not {self.schedule}")
+        if self.patience and not self.validations:
+            raise ValueError("patience: without validations nothing tells that they have settled")
         if self.warmup + self.cooldown >= 1.0 and self.schedule == "hold":
             raise ValueError("warmup + cooldown must be below 1: nothing is left to hold")
         return self

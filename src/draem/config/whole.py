@@ -60,6 +60,12 @@ class Config(Section):
             raise ValueError("training.teacher teaches the discriminative sub-network, which network.parts leaves out")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_settle(self) -> Self:
+        if self.training.patience and not self.data.select_share:
+            raise ValueError("training.patience needs validations, and so data.select_share above 0")
+        return self
+
     def to_yaml(self) -> str:
         """The configuration as YAML that `Config.resolve(file=…)` reads back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)

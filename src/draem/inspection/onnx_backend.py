@@ -52,11 +52,25 @@ def import_onnxruntime() -> Any:
 
 @cache
 def int8_entries() -> dict[str, str]:
-    """What a session of an int8 model is told on this CPU: where its sums overflow, to compute in floating point."""
-    options = session_options({})
-    session = import_onnxruntime().InferenceSession(PROBE, options, providers=["CPUExecutionProvider"])
-    found = overflows(lambda images: np.asarray(session.run(None, {"x": images})[0]))
-    return {"session.disable_quant_qdq": "1"} if found else {}
+    """What a session of an int8 model is told on this CPU: where its sums overflow, to compute in floating point.
+
+    Raises:
+        ConfigError: that cannot be found out, or this ONNX Runtime cannot do it.
+    """
+    onnxruntime = import_onnxruntime()
+
+    def overflowing(entries: dict[str, str]) -> bool:
+        session = onnxruntime.InferenceSession(PROBE, session_options(entries), providers=["CPUExecutionProvider"])
+        return overflows(lambda images: np.asarray(session.run(None, {"x": images})[0]))
+
+    try:
+        for entries in ({}, {"session.disable_quant_qdq": "1"}):
+            if not overflowing(entries):
+                return entries
+    except Exception as error:  # its errors share no base but this
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"int8: ONNX Runtime cannot run it here ({reason}); export in fp32") from None
+    raise ConfigError(f"int8 overflows on this processor in ONNX Runtime {onnxruntime.__version__}; export in fp32")
 
 
 def session_options(entries: dict[str, str]) -> Any:
@@ -82,7 +96,8 @@ class OnnxBackend:
         onnxruntime = import_onnxruntime()
         device = _choose(execution, onnxruntime.get_available_providers())
         artefact = sealed.header.artefact
-        exact = int8_entries() if artefact and artefact.precision == "int8" and device == "cpu" else {}
+        # On any device: what an accelerator leaves over, or all of it where it does not start, the CPU runs.
+        exact = int8_entries() if artefact and artefact.precision == "int8" else {}
         options = session_options(exact)
         # With more threads than cores they wait for each other: with hundreds, without end. OpenVINO caps them itself.
         threads = min(execution.threads or usable_cores(), usable_cores())
@@ -107,7 +122,7 @@ class OnnxBackend:
         self.execution = in_words(
             f"onnxruntime {onnxruntime.__version__}",
             device,
-            _computed(sealed, execution, emulated=bool(exact)),
+            _computed(sealed, execution, emulated=bool(exact) and device == "cpu"),
             threads if device == "cpu" else None,
             execution.streams,
         )

@@ -48,7 +48,7 @@ def int8_options() -> dict[str, str]:
     """What to compile an int8 model with on this CPU: where its sums overflow, it is computed in floating point.
 
     Raises:
-        ConfigError: this OpenVINO cannot do that.
+        ConfigError: that cannot be found out, or this OpenVINO cannot do it.
     """
     openvino = import_openvino()
     core = openvino.Core()
@@ -58,17 +58,15 @@ def int8_options() -> dict[str, str]:
         compiled = core.compile_model(core.read_model(PROBE), "CPU", told)
         return overflows(lambda images: np.asarray(compiled({0: images})[0]))
 
-    if not overflowing({}):
-        return {}
-    exact = {"LP_TRANSFORMS_MODE": "NO"}
     try:
-        if not overflowing(exact):
-            return exact
-    except RuntimeError:
-        pass
+        for options in ({}, {"LP_TRANSFORMS_MODE": "NO"}):
+            if not overflowing(options):
+                return options
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"int8: OpenVINO cannot run it here ({reason}); export in fp32") from None
     raise ConfigError(
-        f"int8 overflows on this processor in OpenVINO {openvino.__version__.split('-')[0]}; "
-        "export in fp32, or use --backend onnxruntime"
+        f"int8 overflows on this processor in OpenVINO {openvino.__version__.split('-')[0]}; export in fp32"
     )
 
 

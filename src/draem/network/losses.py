@@ -167,12 +167,14 @@ class _Blur(torch.autograd.Function):
     def forward(_: Any, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         rows, columns = _band(height, x.device), _band(width, x.device)
+        if x.device.type != "cpu":
+            return rows @ x @ columns
         images = x.reshape(-1, height, width)
         across, out = torch.empty_like(images), torch.empty_like(images)
-        for block, seen in _blocks(height, x.device):
+        for block, seen in _blocks(height):
             band = rows[block, seen].expand(len(images), -1, -1)
             across[:, block] = torch.bmm(band, images[:, seen])
-        for block, seen in _blocks(width, x.device):
+        for block, seen in _blocks(width):
             out[..., block] = across[..., seen] @ columns[seen, block]
         return out.view(x.shape)
 
@@ -182,12 +184,12 @@ class _Blur(torch.autograd.Function):
         return _blur(gradient)
 
 
-def _blocks(side: int, device: torch.device) -> list[tuple[slice, slice]]:
-    """Slices of a side, and of the pixels whose windows reach into them; an accelerator does all at once."""
-    step, reach = _BLOCK if device.type == "cpu" else side, WINDOW // 2
+def _blocks(side: int) -> list[tuple[slice, slice]]:
+    """Slices of a side, and of the pixels whose windows reach into them."""
+    reach = WINDOW // 2
     return [
-        (slice(first, min(first + step, side)), slice(max(first - reach, 0), min(first + step + reach, side)))
-        for first in range(0, side, step)
+        (slice(first, min(first + _BLOCK, side)), slice(max(first - reach, 0), min(first + _BLOCK + reach, side)))
+        for first in range(0, side, _BLOCK)
     ]
 
 

@@ -12,6 +12,7 @@ from draem.inspection.memory import out_of_memory
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses, taught_loss
 from draem.training.distillation import Teacher
+from draem.training.optimizer import make_optimizer
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`."""
@@ -51,8 +52,7 @@ def _try_step(config: Config, device: torch.device, size: int, teacher: Teacher 
     if answer is not None:
         total = total + taught_loss(logits, answer, 2.0)
     total.backward()  # type: ignore[no-untyped-call]
-    optimizer = torch.optim.Adam(network.parameters())
-    optimizer.step()
+    make_optimizer(network, config.training, device).step()
 
 
 def keep_freed_memory() -> None:

@@ -6,7 +6,6 @@ run that was killed goes on as if it had not been, and the draws do not depend o
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Mapping
@@ -42,6 +41,8 @@ from draem.training.validation import Validation, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
+_TIMED = (1, 3)
+"""After this step of a start, to that one, a run is timed to say how long it will take; the first step is slow."""
 _TERMS = ("loss", "ssim", "l2", "focal")
 
 
@@ -93,6 +94,7 @@ class Trainer:
         self.seconds = 0.0
         self.best: dict[str, Any] = {}
         self._logged = (0.0, 0)
+        self._clock = 0.0
 
     def fit(self, *, resume: bool = False, start_from: Mapping[str, Tensor] | None = None) -> Trained:
         """Run to the end of the budget.
@@ -106,14 +108,16 @@ class Trainer:
         """
         self._prepare(start_from)
         self._resume(resume)
-        self.log.message(self._expected_time())
         self.log.start(self.step, self.step * self.images_per_step, self.steps * self.images_per_step)
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         self._logged = (time.perf_counter(), self.step)
+        first = self.step
         with Interrupt(self.log.message) as interrupt:
             while self.step < self.steps:
                 rate = self._one_step()
                 self.seconds = time.perf_counter() - started
+                if self.step - first in _TIMED:
+                    self._tell_time(first)
                 self._report(rate)
                 if time.perf_counter() - saved >= self.recipe.checkpoint_every or self.step == self.steps:
                     self._save()
@@ -147,7 +151,7 @@ class Trainer:
         if row:
             self.log.row({"step": self.step, "images": images, **row})
             self._logged = (time.perf_counter(), self.step)
-        if validates and self.recipe.patience:
+        if validates and self.recipe.patience and self.step > self.recipe.warmup * self.planned:
             self._end_where_settled(row.get("val_pixel_ap"))
 
     def _end_where_settled(self, figure: float | None) -> None:
@@ -164,6 +168,16 @@ class Trainer:
                 f"settled: pixel AP on simulated defects stays near {self.settling.best or 0:.3f}; the rate falls now, "
                 f"and the run ends after {steps} of {self.planned} steps"
             )
+
+    def _tell_time(self, first: int) -> None:
+        """How long what is left will take, once two steps after the first one are done."""
+        self.window.sum().item()  # waits for the device
+        now, began = time.perf_counter(), self._clock
+        self._clock = now
+        if self.step - first == _TIMED[1]:
+            speed = (_TIMED[1] - _TIMED[0]) * self.images_per_step / (now - began)
+            left = (self.steps - self.step) * self.images_per_step
+            self.log.message(f"about {duration(left / speed)} to go: {left} images at {speed:.2g} a second")
 
     def _logs(self) -> bool:
         """Whether this step has a row of losses: only here does a run wait for the device or for other processes."""
@@ -222,14 +236,7 @@ class Trainer:
         return rate
 
     def _one_part(self, part: int) -> None:
-        """Forward and backward of one part."""
-        total, terms = self._loss(self.model, part)
-        self.fabric.backward(total / self.recipe.accumulate)
-        self.window += torch.cat((terms, torch.ones(1, device=self.device)))
-
-    def _loss(self, model: Any, part: int) -> tuple[Tensor, Tensor]:
-        """What is minimised, and the terms that are told: its samples have the same global indices in any division of
-        the batch."""
+        """Forward and backward of one part: its samples have the same global indices in any division of the batch."""
         recipe = self.recipe
         first = (part * self.fabric.world_size + self.fabric.global_rank) * recipe.batch_size
         samples = torch.arange(first, first + recipe.batch_size)
@@ -242,7 +249,7 @@ class Trainer:
         anomalous = simulated.anomalous
         if recipe.channels_last:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
-        reconstruction, logits = model(anomalous)
+        reconstruction, logits = self.model(anomalous)
         losses = draem_losses(
             reconstruction,
             logits,
@@ -260,21 +267,9 @@ class Trainer:
                 answer = self.teacher.logits(anomalous)
             taught = [taught_loss(logits, answer, recipe.focal_gamma)]
             total = total + recipe.distill_weight * (taught[0] - losses.focal)
-        return total, torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
-
-    def _expected_time(self) -> str:
-        """How long what is left will take, in words: from a step of a copy of the network, the second of two."""
-        network, seconds = copy.deepcopy(self.network), 0.0
-        for _ in range(2):
-            start = time.perf_counter()
-            with self.fabric.autocast():
-                total, _ = self._loss(network, 0)
-            total.backward()  # type: ignore[no-untyped-call]
-            total.item()  # waits for the device
-            seconds = time.perf_counter() - start
-        left = (self.steps - self.step) * self.images_per_step
-        speed = self.recipe.batch_size * self.fabric.world_size / seconds
-        return f"about {duration(left / speed)}: {left} images at {speed:.2g} a second"
+        self.fabric.backward(total / recipe.accumulate)
+        terms = torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
+        self.window += torch.cat((terms, torch.ones(1, device=self.device)))
 
     def _losses(self) -> dict[str, float]:
         """Means since the last row, over all processes; here a run notices that it went wrong."""
