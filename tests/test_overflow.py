@@ -24,6 +24,7 @@ from draem.inspection.overflow import PROBE, overflows
 
 ONES = np.ones((1, 16, 10, 10), np.float32)
 EXACT = 16 * 9
+PICTURES = [np.random.default_rng(n).integers(60, 200, (8, 8, 3), dtype=np.uint8) for n in range(12)]
 
 
 def _probe() -> onnx.ModelProto:
@@ -84,22 +85,26 @@ def test_onnx_runtime_is_exact_on_this_machine(told: dict[str, str]) -> None:
     assert _in_onnxruntime(int8_entries() | told) == pytest.approx(EXACT, rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def int8(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in int8."""
+    folder = tmp_path_factory.mktemp("int8")
+    for index, picture in enumerate(PICTURES):
+        write_image(folder / "good" / f"{index}.png", picture)
+    export(tiny_model, folder / "tiny.onnx", data=folder / "good", precision="int8", force=True)
+    return folder / "tiny.onnx"
+
+
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_emulated_int8_gives_the_same_answers_and_says_so(
-    backend: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Any, int8: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = [np.random.default_rng(n).integers(60, 200, (8, 8, 3), dtype=np.uint8) for n in range(12)]
-    for index, pixels in enumerate(pictures):
-        write_image(tmp_path / "good" / f"{index}.png", pixels)
-
-    out = tmp_path / "tiny.onnx"
-    export(tiny_model, out, data=tmp_path / "good", precision="int8", force=True)
-    fast = draem.load(out, backend=backend)
+    fast = draem.load(int8, backend=backend)
     monkeypatch.setattr(openvino_backend, "int8_options", lambda: {"LP_TRANSFORMS_MODE": "NO"})
     monkeypatch.setattr(onnx_backend, "int8_entries", lambda: {"session.disable_quant_qdq": "1"})
-    slow = draem.load(out, backend=backend)
+    slow = draem.load(int8, backend=backend)
     assert "int8 emulated in fp32" in slow.backend.execution
-    for one in pictures:
+    for one in PICTURES:
         np.testing.assert_allclose(slow.predict(one).anomaly_map, fast.predict(one).anomaly_map, atol=0.02)
 
 
@@ -132,15 +137,8 @@ def test_a_runtime_that_cannot_read_the_probe_is_refused(
         int8_options() if module is openvino_backend else int8_entries()
 
 
-def test_an_accelerator_that_does_not_start_leaves_int8_exact(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_accelerator_that_does_not_start_leaves_int8_exact(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its session falls back to the CPU, as it was set up."""
-    pixels = np.random.default_rng(0).integers(60, 200, (8, 8, 3), dtype=np.uint8)
-    for index in range(12):
-        write_image(tmp_path / "good" / f"{index}.png", np.roll(pixels, index, 0))
-    out = tmp_path / "tiny.onnx"
-    export(tiny_model, out, data=tmp_path / "good", precision="int8", force=True)
     told: list[dict[str, str]] = []
     usual = onnx_backend.session_options
 
@@ -153,5 +151,5 @@ def test_an_accelerator_that_does_not_start_leaves_int8_exact(
     monkeypatch.setattr(onnx_backend, "_choose", lambda execution, installed: "cuda")
     monkeypatch.setattr(onnx_backend, "_PROVIDERS", onnx_backend._PROVIDERS | {"cuda": ("CPUExecutionProvider", "")})
     monkeypatch.setattr(onnx_backend, "_provider_options", lambda device, execution: {})
-    draem.load(out, backend="onnxruntime")
+    draem.load(int8, backend="onnxruntime")
     assert told == [{"session.disable_quant_qdq": "1"}]

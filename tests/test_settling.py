@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from draem import verbs
 from draem.modelfile import read_header
-from draem.training import trainer
+from draem.training import trainer, validation
 from draem.training.progress import duration
 from draem.training.settling import GAIN, Settling
 from draem.training.trainer import CHECKPOINT, Trainer
@@ -54,6 +54,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return dataclasses.replace(found, metrics=dataclasses.replace(found.metrics, pixel_ap=value))
 
     monkeypatch.setattr(trainer, "validate", giving)
+    monkeypatch.setattr(validation, "SAMPLES", 1)
     return figures
 
 

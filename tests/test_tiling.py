@@ -158,7 +158,7 @@ def test_work_comes_back_in_order_and_is_fetched_as_it_goes() -> None:
 )
 def test_sizes_that_do_not_go(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        Config.resolve("edge", None, {"data.fit": "tiles"} | settings)
+        Config.resolve("edge", None, {"data.fit": "tiles", "network.fold": 1} | settings)
     Config.resolve("edge", None, settings)
 
 

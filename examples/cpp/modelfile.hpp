@@ -84,7 +84,7 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     header.inspect = read_polygons(json["region"]["inspect"]);
     header.ignore = read_polygons(json["region"]["ignore"]);
     if (const Json& batch = json["artefact"]["batch"]; !batch.is_null()) header.batch = batch.integer();
-    header.int8 = json["artefact"]["precision"].text() == "int8";
+    if (const Json& stored = json["artefact"]["precision"]; !stored.is_null()) header.int8 = stored.text() == "int8";
     header.sha256 = json["sha256"].text();
     const bool sound = header.channels >= 1 && header.channels <= 64 && header.height >= 1 && header.height <= 8192 &&
                        header.width >= 1 && header.width <= 8192 && (header.depth == 8 || header.depth == 16) &&
