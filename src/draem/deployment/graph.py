@@ -7,10 +7,12 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -63,6 +65,19 @@ def onnx_graph(network: Draem, channels: int, size: tuple[int, int], batch: int 
         del node.metadata_props[:]  # stack traces, with the paths of this machine
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def with_weights(graph: bytes, weights: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """What `onnx_graph` made, with other weights for the layers named: faster by far than making it again."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    for stored in model.graph.initializer:
+        layer = stored.name.removeprefix("network.").removesuffix(".weight")
+        if layer in weights:
+            stored.CopyFrom(onnx.numpy_helper.from_array(weights[layer], stored.name))
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

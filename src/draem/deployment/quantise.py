@@ -21,7 +21,7 @@ from draem.data.samples import Dataset
 from draem.deployment.balancing import balance
 from draem.deployment.formats import Int8Format, OnnxFormat, OpenvinoFormat, Run
 from draem.deployment.fragility import fragility
-from draem.deployment.graph import InspectionGraph, onnx_graph, with_norms_folded
+from draem.deployment.graph import InspectionGraph, onnx_graph, with_norms_folded, with_weights
 from draem.deployment.material import Simulations, draw_material
 from draem.deployment.rounding import round_weights
 from draem.evaluation.metrics import MetricsAccumulator
@@ -103,8 +103,10 @@ def quantise(
     fitted = fit_to_int8(network, material.calibration.images)
     batches = [found for found, _ in _batches(material.calibration.images, batch or 1)]
 
+    rounded = onnx_graph(fitted.rounded, header.channels, header.config.data.size, batch)
+
     def made(kept: list[str]) -> tuple[Int8Format, Any]:
-        graph = onnx_graph(fitted.with_kept(kept), header.channels, header.config.data.size, batch)
+        graph = with_weights(rounded, fitted.exact_weights(kept))
         form: Int8Format = OnnxFormat(graph) if to == "onnx" else OpenvinoFormat(graph)
         return form, form.int8_model(batches, kept)
 
@@ -123,12 +125,9 @@ class Fitted:
     exact: Draem
     rounded: Draem
 
-    def with_kept(self, kept: Collection[str]) -> Draem:
-        """The rounded one, but for the layers that stay in floating point."""
-        network = copy.deepcopy(self.rounded)
-        for name in kept:
-            network.get_submodule(name).load_state_dict(self.exact.get_submodule(name).state_dict())
-        return network
+    def exact_weights(self, layers: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """The weights of layers before rounding, by their names."""
+        return {name: self.exact.get_parameter(f"{name}.weight").detach().numpy() for name in layers}
 
 
 def fit_to_int8(network: Draem, images: Images) -> Fitted:
