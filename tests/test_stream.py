@@ -246,8 +246,10 @@ def test_a_batch_of_which_nothing_can_be_loaded() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to one process there")
 def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_stream import Backend, Camera, _detector\n"
+        # Which a suite started by a shell in the background inherits as ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n"
         "    for number, _ in enumerate(_detector(Backend(seconds=0.01)).stream(Camera(), 2)):\n"
         "        if number == 5: print('going', flush=True)\n"
