@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ def ways(path: Path, dataset: Dataset, chosen: list[str]) -> tuple[list[Row], He
     onnx, openvino = OnnxFormat(graph), OpenvinoFormat(graph)
     rows = [Row(path.stem, "torch fp32 eager", _eager(network), [])]
     for hint, name in (("f32", "fp32"), ("bf16", "bf16"), ("f16", "fp16")):
-        rows.append(Row(path.stem, f"OpenVINO {name}", _openvino(openvino.float_model(), hint), []))
+        rows.append(Row(path.stem, f"OpenVINO {name}", _openvino(openvino.float_model(), hint, {}), []))
     rows.append(Row(path.stem, "ONNX Runtime fp32", onnx.runner(onnx.float_model()), []))
     for words, budget in (("int8", BUDGET), ("int8 throughout", _NO_LIMIT)):
         if not chosen or f"OpenVINO {words}" in chosen:
@@ -108,7 +107,7 @@ def _eager(network: Draem) -> Run:
     return run
 
 
-def _openvino(model: Any, hint: str, options: Mapping[str, str] = MappingProxyType({})) -> Run:
+def _openvino(model: Any, hint: str, options: Mapping[str, str]) -> Run:
     told = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **options}
     compiled = import_openvino().Core().compile_model(model, "CPU", told)
     request = compiled.create_infer_request()

@@ -5,8 +5,7 @@
 
 Renders good images and ones with a faint scratch, 6 pixels wide and 30 to 60 long, trains `edge` twice with the same
 budget, and prints image AUROC and pixel AP of both. Pixel metrics are at the size of the maps, which differ: image
-metrics compare fairly. RUNS/SURFACE-SIDE-tiles-SIZE-IMAGES/evaluation/sheet.png shows
-them, and that of -resize.
+metrics compare fairly. RUNS/SURFACE-SIDE-tiles-SIZE-IMAGES/evaluation/sheet.png shows them, and that of -resize.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import draem
 from draem.deployment.export import export
 from draem.errors import ConfigError
 from draem.images import write_image
-from draem.inspection import onnx_backend, openvino_backend
+from draem.inspection import onnx_backend, openvino_backend, overflow
 from draem.inspection.onnx_backend import import_onnxruntime, int8_entries, session_options
 from draem.inspection.openvino_backend import import_openvino, int8_options
 from draem.inspection.overflow import PROBE, overflows
@@ -123,7 +123,7 @@ def fresh() -> Iterator[None]:
 def test_a_runtime_that_cannot_emulate_is_refused(
     module: ModuleType, fresh: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "overflows", lambda run: True)
+    monkeypatch.setattr(overflow, "overflows", lambda run: True)
     with pytest.raises(ConfigError, match=r"int8 overflows on this processor in .*; export in fp32"):
         int8_options() if module is openvino_backend else int8_entries()
 
@@ -153,3 +153,18 @@ def test_an_accelerator_that_does_not_start_leaves_int8_exact(int8: Path, monkey
     monkeypatch.setattr(onnx_backend, "_provider_options", lambda device, execution: {})
     draem.load(int8, backend="onnxruntime")
     assert told == [{"session.disable_quant_qdq": "1"}]
+
+
+def test_openvino_is_told(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    core = import_openvino().Core
+    usual = core.compile_model
+
+    def compile_model(self: Any, model: Any, device: str, options: dict[str, Any]) -> Any:
+        told.append(options)
+        return usual(self, model, device, options)
+
+    monkeypatch.setattr(core, "compile_model", compile_model)
+    monkeypatch.setattr(openvino_backend, "int8_options", lambda: {"LP_TRANSFORMS_MODE": "NO"})
+    draem.load(int8, backend="openvino")
+    assert [options.get("LP_TRANSFORMS_MODE") for options in told] == ["NO"]

@@ -101,6 +101,14 @@ def test_without_patience_it_goes_on(parts: Path, tmp_path: Path, given: list[fl
     assert record.steps == 40
 
 
+def test_without_held_out_images_it_says_that_it_cannot_settle(tmp_path: Path, capsys: Any) -> None:
+    train(write_noise(tmp_path / "few", 4), tmp_path / "run")
+    assert "patience: too few good images to hold any out" in " ".join(capsys.readouterr().err.split())
+    record = read_header(tmp_path / "run" / "model.safetensors").training
+    assert record is not None
+    assert record.steps == 40
+
+
 @pytest.mark.parametrize("at", [9, 15])
 def test_resumed_before_or_after_it_settled_it_ends_alike(
     at: int, parts: Path, tmp_path: Path, given: list[float], monkeypatch: pytest.MonkeyPatch

@@ -85,7 +85,6 @@ inline float image_score(const float* anomaly_map, const Fit& fit, const Header&
     return static_cast<float>(most / (double(side) * side));
 }
 
-/// accept, review or reject; nothing where the model has no threshold. Compared in double precision.
 /// Whether this processor is known to add up products of 8 bits without overflow. Where it is not, int8 files are to be
 /// computed in floating point: x86 without VNNI would give nonsense without a word.
 inline bool int8_is_exact() {
@@ -98,6 +97,7 @@ inline bool int8_is_exact() {
 #endif
 }
 
+/// accept, review or reject; nothing where the model has no threshold. Compared in double precision.
 inline const char* verdict(double score, const Header& header) {
     if (!header.reject) return nullptr;
     if (score > *header.reject) return "reject";

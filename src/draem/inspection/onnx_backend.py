@@ -12,7 +12,7 @@ import numpy as np
 from draem.errors import BrokenPackageError, ConfigError, ModelFileError
 from draem.inspection.execution import Execution, in_words, int8_in_words
 from draem.inspection.memory import within_memory
-from draem.inspection.overflow import PROBE, overflows
+from draem.inspection.overflow import PROBE, Run, exact_settings
 from draem.inspection.processor import usable_cores
 from draem.inspection.signature import INPUT, Port, refuse_other_graph
 from draem.modelfile import Sealed
@@ -52,25 +52,14 @@ def import_onnxruntime() -> Any:
 
 @cache
 def int8_entries() -> dict[str, str]:
-    """What a session of an int8 model is told on this CPU: where its sums overflow, to compute in floating point.
-
-    Raises:
-        ConfigError: that cannot be found out, or this ONNX Runtime cannot do it.
-    """
+    """What a session of an int8 model is told on this CPU; see `draem.inspection.overflow.exact_settings`."""
     onnxruntime = import_onnxruntime()
 
-    def overflowing(entries: dict[str, str]) -> bool:
+    def running(entries: dict[str, str]) -> Run:
         session = onnxruntime.InferenceSession(PROBE, session_options(entries), providers=["CPUExecutionProvider"])
-        return overflows(lambda images: np.asarray(session.run(None, {"x": images})[0]))
+        return lambda images: np.asarray(session.run(None, {"x": images})[0])
 
-    try:
-        for entries in ({}, {"session.disable_quant_qdq": "1"}):
-            if not overflowing(entries):
-                return entries
-    except Exception as error:  # its errors share no base but this
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"int8: ONNX Runtime cannot run it here ({reason}); export in fp32") from None
-    raise ConfigError(f"int8 overflows on this processor in ONNX Runtime {onnxruntime.__version__}; export in fp32")
+    return exact_settings(f"ONNX Runtime {onnxruntime.__version__}", {"session.disable_quant_qdq": "1"}, running)
 
 
 def session_options(entries: dict[str, str]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from draem.errors import BrokenPackageError, ConfigError, MissingExtraError, ModelFileError
 from draem.inspection.execution import Execution, in_words, int8_in_words
 from draem.inspection.memory import within_memory
-from draem.inspection.overflow import PROBE, overflows
+from draem.inspection.overflow import PROBE, Run, exact_settings
 from draem.inspection.signature import INPUT, OUTPUTS, Port, refuse_other_graph
 from draem.modelfile import Sealed
 from draem.pixels import Images
@@ -45,29 +45,15 @@ def import_openvino() -> Any:
 
 @cache
 def int8_options() -> dict[str, str]:
-    """What to compile an int8 model with on this CPU: where its sums overflow, it is computed in floating point.
-
-    Raises:
-        ConfigError: that cannot be found out, or this OpenVINO cannot do it.
-    """
+    """What to compile an int8 model with on this CPU; see `draem.inspection.overflow.exact_settings`."""
     openvino = import_openvino()
-    core = openvino.Core()
 
-    def overflowing(options: dict[str, str]) -> bool:
-        told = {"INFERENCE_PRECISION_HINT": "f32", **options}
-        compiled = core.compile_model(core.read_model(PROBE), "CPU", told)
-        return overflows(lambda images: np.asarray(compiled({0: images})[0]))
+    def running(options: dict[str, str]) -> Run:
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(PROBE), "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
+        return lambda images: np.asarray(compiled({0: images})[0])
 
-    try:
-        for options in ({}, {"LP_TRANSFORMS_MODE": "NO"}):
-            if not overflowing(options):
-                return options
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"int8: OpenVINO cannot run it here ({reason}); export in fp32") from None
-    raise ConfigError(
-        f"int8 overflows on this processor in OpenVINO {openvino.__version__.split('-')[0]}; export in fp32"
-    )
+    return exact_settings(f"OpenVINO {openvino.__version__.split('-')[0]}", {"LP_TRANSFORMS_MODE": "NO"}, running)
 
 
 class OpenvinoBackend:

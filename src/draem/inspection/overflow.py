@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from draem.errors import ConfigError
+
 PROBE = zlib.decompress(
     base64.b85decode(
         b"c-rljK}y6h7=`<%S;SwFGz@MAMZ3%qR1h+*%52=a>!d}xX{lAyc4NIkJ=I*xKZ=6b8<;OV0(p;@?Gxg1zrs_59-%`R73<sd`0hEcpQ^FkR&|"
@@ -22,6 +24,30 @@ PROBE = zlib.decompress(
 """An ONNX model in int8: ones of 1×16×10×10 in; out, 16·9 times the one, or half of it where sums overflow."""
 
 
-def overflows(run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> bool:
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def overflows(run: Run) -> bool:
     """Whether sums of int8 overflow in what runs `PROBE`."""
     return float(run(np.ones((1, 16, 10, 10), np.float32)).mean()) < 0.9 * 16 * 9
+
+
+def exact_settings(runtime: str, emulating: dict[str, str], running: Callable[[dict[str, str]], Run]) -> dict[str, str]:
+    """What a runtime is to be told for exact int8: nothing, or where that overflows, to compute in floating point.
+
+    Args:
+        runtime: its name and version.
+        emulating: what makes it do so.
+        running: runs `PROBE` with such settings.
+
+    Raises:
+        ConfigError: that cannot be found out, or it overflows all the same.
+    """
+    try:
+        for settings in ({}, emulating):
+            if not overflows(running(settings)):
+                return settings
+    except Exception as error:  # the runtimes' errors share no base but this
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"int8: {runtime} cannot run it here ({reason}); export in fp32") from None
+    raise ConfigError(f"int8 overflows on this processor in {runtime}; export in fp32")

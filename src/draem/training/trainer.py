@@ -112,6 +112,10 @@ class Trainer:
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         self._logged = (time.perf_counter(), self.step)
         first = self.step
+        if self.recipe.patience and self.select_bank is None:
+            self.log.message(
+                "patience: too few good images to hold any out, so the run goes on to the end of its budget"
+            )
         with Interrupt(self.log.message) as interrupt:
             while self.step < self.steps:
                 rate = self._one_step()
