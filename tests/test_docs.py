@@ -44,9 +44,11 @@ def commands(page: Path) -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images and files that the commands speak of."""
     folder = tmp_path_factory.mktemp("docs")
-    (tree,) = render_demo(folder / "rendered", "woven", size=64, train=10, test_good=2, test_defect=1)
+    (tree,) = render_demo(folder / "rendered", "woven", size=64, train=10, test_good=14, test_defect=1)
+    (others,) = render_demo(folder / "others", "woven", size=64, train=150, test_good=0, test_defect=0, seed=1)
     shutil.copytree(tree, folder / "bottle")
     shutil.copytree(tree / "train" / "good", folder / "parts" / "good")
+    shutil.copytree(others / "train" / "good", folder / "parts" / "more")
     shutil.copytree(tree / "test" / "hole", folder / "parts" / "new")
     shutil.copy(tree / "test" / "hole" / "000.png", folder / "part.png")
     shutil.copytree(ROOT / "configs", folder / "configs")
@@ -96,11 +98,14 @@ def test_commands_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (small / "results" / "results.jsonl").exists()
 
 
-def test_snippets_of_the_readme_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippets_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (snippet,) = blocks(ROOT / "README.md", "python")
     exec(compile(snippet, "README.md", "exec"), {})  # the README is our own
     assert "Metrics(" in capsys.readouterr().out
     assert (small / "overlay.png").exists()
+    (snippet,) = blocks(ROOT / "docs" / "calibrate.md", "python")  # of the model that the README's has made
+    exec(compile(snippet, "calibrate.md", "exec"), {})
+    assert "at most 5% of good parts" in capsys.readouterr().out
 
 
 def test_yaml_of_the_settings_page_is_a_configuration(tmp_path: Path) -> None:

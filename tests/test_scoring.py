@@ -1,16 +1,12 @@
-"""Scores, regions and verdicts against SciPy and each other; first thresholds against their closed form."""
+"""Scores, regions and verdicts against SciPy and each other."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from draem.config import ScoreConfig
-from draem.inspection.calibration import first_thresholds
 from draem.inspection.scoring import Region, exceeds, find_regions, image_score, smooth, verdict
 from draem.modelfile import Thresholds
 
@@ -112,72 +108,3 @@ def test_verdicts_at_their_borders() -> None:
     assert [verdict(score, thresholds) for score in scores] == expected
     assert [verdict(score, _thresholds(0.5)) for score in scores] == ["accept"] * 4 + ["reject"] * 2
     assert verdict(1.0, None) is None
-
-
-# ---------------------------------------------------------------------------------------------------------- thresholds
-
-
-def _order_statistic(scores: list[float], rate: float) -> float | None:
-    """The smallest score k of n with k/(n+1) ≥ 1 − rate, by trying each; none if there is no such score."""
-    ordered = sorted(scores)
-    fits = [rank for rank in range(1, len(ordered) + 1) if rank / (len(ordered) + 1) >= 1 - rate - 1e-12]
-    return ordered[fits[0] - 1] if fits else None
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 18, 19, 20, 98, 99, 100, 199, 1000])
-@pytest.mark.parametrize(("rate", "review"), [(0.01, 0.05), (0.05, 0.05), (0.005, 0.5), (0.1, 0.2)])
-def test_thresholds_are_order_statistics(count: int, rate: float, review: float) -> None:
-    scores = RNG.random(count).tolist()
-    found = first_thresholds(scores, ScoreConfig(false_reject=rate, review=review))
-    assert found is not None
-    reject = _order_statistic(scores, rate)
-    lower = _order_statistic(scores, review)
-    assert found.reject == (max(scores) if reject is None else reject)
-    expected = max(scores) if lower is None else lower
-    assert found.review == (expected if expected < found.reject else None)
-
-
-def test_the_rate_holds_on_average() -> None:
-    # A new part among n + 1 exchangeable ones is above the threshold of the other n with chance at most the rate.
-    rejected = 0
-    config = ScoreConfig(false_reject=0.1, review=0.3)
-    for _ in range(2000):
-        *scores, new = RNG.random(30).tolist()
-        found = first_thresholds(scores, config)
-        assert found is not None
-        rejected += new > found.reject
-    assert rejected / 2000 == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 2000))
-
-
-def test_order_does_not_matter_and_ties_are_fine() -> None:
-    scores = [0.3, 0.1, 0.3, 0.2, 0.3]
-    config = ScoreConfig(false_reject=0.01, review=0.05)
-    assert first_thresholds(scores, config) == first_thresholds(sorted(scores), config)
-    found = first_thresholds([0.2] * 50, config)
-    assert found is not None
-    assert (found.reject, found.review) == (0.2, None)
-
-
-@pytest.mark.parametrize("rate", [0.999, 1 - 1e-12])
-def test_rates_near_one_take_the_smallest_score(rate: float) -> None:
-    found = first_thresholds([0.3, 0.1, 0.2], ScoreConfig(false_reject=rate, review=rate))
-    assert found is not None
-    assert found.reject == 0.1
-
-
-def test_no_images_no_threshold() -> None:
-    assert first_thresholds([], ScoreConfig()) is None
-
-
-def test_what_it_was_chosen_on_in_words() -> None:
-    config = ScoreConfig(false_reject=0.01, review=0.05)
-    few, enough = (first_thresholds(RNG.random(count).tolist(), config) for count in (9, 99))
-    assert few is not None
-    assert enough is not None
-    assert "9 good images" in few.chosen_on
-    assert "10.0%" in few.chosen_on  # 1/(n+1): all that nine images can promise
-    assert "1.0% needs 99 images" in few.chosen_on
-    assert "99 good images" in enough.chosen_on
-    assert "1.0%" in enough.chosen_on
-    assert "needs" not in enough.chosen_on
-    assert "needs" in str(first_thresholds(RNG.random(98).tolist(), config))

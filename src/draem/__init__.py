@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from draem.config import Config
     from draem.deployment.export import export
     from draem.errors import DraemError
+    from draem.evaluation.calibrate import Calibration, Rule, calibrate
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import Evaluation, evaluate
+    from draem.evaluation.operating import Costs
     from draem.inspection.detector import Detector
     from draem.inspection.execution import Execution
     from draem.inspection.prediction import Prediction
@@ -28,13 +30,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Calibration": "draem.evaluation.calibrate",
     "Config": "draem.config",
+    "Costs": "draem.evaluation.operating",
     "Detector": "draem.inspection.detector",
     "DraemError": "draem.errors",
     "Evaluation": "draem.evaluation.evaluate",
     "Execution": "draem.inspection.execution",
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
+    "Rule": "draem.evaluation.calibrate",
+    "calibrate": "draem.evaluation.calibrate",
     "distill": "draem.verbs",
     "evaluate": "draem.evaluation.evaluate",
     "evaluate_all": "draem.evaluation.categories",
@@ -45,14 +51,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "Config",
+    "Costs",
     "Detector",
     "DraemError",
     "Evaluation",
     "Execution",
     "Prediction",
     "Region",
+    "Rule",
     "__version__",
+    "calibrate",
     "distill",
     "evaluate",
     "evaluate_all",

@@ -17,10 +17,12 @@ from draem.deployment.benchmark.job import Rate
 from draem.deployment.benchmark.result import Benchmark, Row, machine_in_words
 from draem.deployment.benchmark.stopwatch import Latency
 from draem.deployment.export import Export
+from draem.evaluation.calibrate import Calibration
 from draem.evaluation.evaluate import Evaluation
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
+from draem.evaluation.operating import VERDICTS, Share
 from draem.inspection.region import draw_region
-from draem.modelfile import Artefact, Certificate, Header
+from draem.modelfile import Artefact, Certificate, Header, Thresholds
 from draem.simulation.coverage import Coverage
 
 _FINE = (512, 512)
@@ -101,6 +103,10 @@ def header_rows(header: Header) -> dict[str, str]:
         rows["reject above"] = f"{header.thresholds.reject:.6g}"
         rows["review above"] = "none" if review is None else f"{review:.6g}"
         rows["chosen on"] = header.thresholds.chosen_on
+    if header.reference is not None:
+        rows["p-values"] = f"against the scores of {len(header.reference.scores)} good images"
+    for name, profile in header.profiles.items():
+        rows[f"profile {name}"] = "none" if profile.thresholds is None else _in_words(profile.thresholds)
     if header.data is not None:
         jobs = f"{header.data.train} train, {header.data.select} select, {header.data.calibrate} calibrate"
         rows["data"] = f"{header.data.name}: {jobs}; fingerprint {header.data.fingerprint[:16]}"
@@ -118,6 +124,11 @@ def header_rows(header: Header) -> dict[str, str]:
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in header.versions.items())
     rows["weights"] = f"sha256 {header.sha256}"
     return rows
+
+
+def _in_words(thresholds: Thresholds) -> str:
+    review = "" if thresholds.review is None else f", review above {thresholds.review:.6g}"
+    return f"reject above {thresholds.reject:.6g}{review}; {thresholds.chosen_on}"
 
 
 def changed_rows(before: Header, after: Header) -> list[str]:
@@ -210,6 +221,23 @@ def export_table(made: Export) -> Table:
         if value is not None and now is not None:
             table.add_row(key.replace("_", " "), f"{value:.4f}", f"{now:.4f}", f"{now - value:+.4f}", "")
     return table
+
+
+def calibration_table(found: Calibration) -> Table:
+    """What each verdict gets of a thousand good and of a thousand anomalous parts, with 95 % limits."""
+    table = Table("of 1,000 parts", *_right("good", "anomalous"))
+    parts = found.good_shares, found.anomalous_shares
+    for verdict in VERDICTS:
+        if verdict != "review" or found.thresholds.review is not None:
+            table.add_row(verdict, *(_per_thousand(part.get(verdict)) for part in parts))
+    return table
+
+
+def _per_thousand(share: Share | None) -> str:
+    if share is None:
+        return "–"
+    low, high = share.limits
+    return f"{1000 * share.value:.1f} ({1000 * low:.1f} to {1000 * high:.1f})"
 
 
 def coverage_tables(coverage: Coverage, title: str, most: int = 20) -> list[Table]:

@@ -30,14 +30,19 @@ def load(
     precision: Precision = "fp32",
     threads: int | None = None,
     streams: int = 1,
+    profile: str | None = None,
 ) -> Detector:
     """Read a model file; how it is run is told in `draem.inspection.execution.Execution`.
 
+    `profile` is the camera or product whose thresholds are taken; none: the model's own.
+
     Raises:
-        ModelFileError: it is damaged or not a model.
+        ModelFileError: it is damaged or not a model, or has no such profile.
         MissingExtraError: what runs it is not installed.
     """
-    return Detector.load(path, device, backend=backend, precision=precision, threads=threads, streams=streams)
+    return Detector.load(
+        path, device, backend=backend, precision=precision, threads=threads, streams=streams, profile=profile
+    )
 
 
 def train(

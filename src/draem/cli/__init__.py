@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from draem.cli.calibrating import calibrate
 from draem.cli.data import check, demo, simulate
 from draem.cli.deploying import benchmark, export
 from draem.cli.inspecting import evaluate, info, predict, set_
@@ -30,7 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _verb in (demo, check, simulate, train, distill, evaluate, predict, export, benchmark, info, set_, import_weights):
+_VERBS = (
+    *(demo, check, simulate, train, distill, evaluate, calibrate, predict, export, benchmark, info, set_),
+    import_weights,
+)
+for _verb in _VERBS:
     app.command(_verb.__name__.replace("_", "-").rstrip("-"))(_verb)
 
 

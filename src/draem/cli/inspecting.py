@@ -18,6 +18,7 @@ from draem.cli.options import (
     LayoutName,
     Model,
     PrecisionOption,
+    ProfileOption,
     StreamsOption,
     ThreadsOption,
     execution,
@@ -38,14 +39,15 @@ def evaluate(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     streams: StreamsOption = 1,
+    profile: ProfileOption = None,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
     """Metrics on labelled test images: overall, by category, by defect type."""
     from draem.config import Config
+    from draem.errors import ConfigError
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
-    from draem.inspection.backends import open_backend
     from draem.inspection.detector import Detector
     from draem.tables import counted
 
@@ -53,6 +55,8 @@ def evaluate(
     chosen = execution(backend, device, precision, threads, streams)
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     if model.is_dir():
+        if profile is not None:
+            raise ConfigError(f"--profile: {model} holds a model for each category; evaluate one of them")
         with counted("evaluate") as progress:
             found = evaluate_all(
                 model,
@@ -67,7 +71,7 @@ def evaluate(
         _show_evaluations(list(found.evaluations.values()), found.mean, data)
         pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
     else:
-        detector = Detector(*open_backend(model, chosen))
+        detector = Detector.open(model, chosen, profile)
         with counted("evaluate") as progress:
             evaluation = score(
                 detector, data, layout=known, category=category, batch_size=batch_size, progress=progress
@@ -104,11 +108,11 @@ def predict(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     streams: StreamsOption = 1,
+    profile: ProfileOption = None,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
     """Inspect images: results.jsonl, and for each image an overlay and a 16-bit anomaly map."""
-    from draem.inspection.backends import open_backend
     from draem.inspection.detector import Detector
     from draem.inspection.folder import find_images, predict_files
     from draem.tables import counted
@@ -116,7 +120,7 @@ def predict(
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
     paths = find_images(images, out)
-    detector = Detector(*open_backend(model, chosen))
+    detector = Detector.open(model, chosen, profile)
     with counted("predict") as progress:
         summary = predict_files(detector, paths, out, batch_size, progress)
     for problem in summary.unreadable:
@@ -148,13 +152,14 @@ def set_(
     values: Annotated[
         list[str], typer.Argument(metavar="KEY=VALUE…", help="threshold, review, region, ignore (docs/model-file.md).")
     ],
+    profile: ProfileOption = None,
     as_json: Json = False,
 ) -> None:
     """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
     from draem.inspection.edits import set_values
     from draem.tables import changed_rows
 
-    before, after = set_values(model, values)
+    before, after = set_values(model, values, profile)
     for line in changed_rows(before, after) or ["nothing changed"]:
         typer.echo(line)
     finish(as_json, after.model_dump(mode="json"))

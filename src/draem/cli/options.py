@@ -36,6 +36,9 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mp
 PrecisionOption = Annotated[str, typer.Option("--precision", help="Of the arithmetic: fp32, bf16, fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Of the CPU; all cores unless told.")]
 StreamsOption = Annotated[int, typer.Option("--streams", help="Runs of the network at the same time.")]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", metavar="NAME", help="The camera or product whose thresholds these are.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the network.")]
 
 

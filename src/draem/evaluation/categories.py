@@ -14,7 +14,6 @@ from draem.errors import DataError
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.metrics import Metrics, mean_metrics
 from draem.files import atomic_write
-from draem.inspection.backends import open_backend
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
 
@@ -80,7 +79,7 @@ def evaluate_all(
     total = sum(len(samples_to_test(part)) for part in parts.values())
     done, evaluations = 0, {}
     for name, model in models.items():
-        before, detector = done, Detector(*open_backend(model, execution))
+        before, detector = done, Detector.open(model, execution)
         move = lambda now, _, before=before: progress(before + now, total)  # noqa: E731
         evaluations[name] = evaluate_dataset(detector, parts[name], batch_size=batch_size, progress=move)
         done += len(samples_to_test(parts[name]))

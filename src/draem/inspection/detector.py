@@ -67,14 +67,28 @@ class Detector:
         precision: Precision = "fp32",
         threads: int | None = None,
         streams: int = 1,
+        profile: str | None = None,
     ) -> Detector:
         """Read a model file; how it is run is told in `draem.inspection.execution.Execution`.
 
+        `profile` is the camera or product whose thresholds are taken; none: the model's own.
+
         Raises:
-            ModelFileError: it is damaged or not a model.
+            ModelFileError: it is damaged or not a model, or has no such profile.
             MissingExtraError: what runs it is not installed.
         """
-        return cls(*open_backend(Path(path), Execution(backend, device, precision, threads, streams)))
+        return cls.open(Path(path), Execution(backend, device, precision, threads, streams), profile)
+
+    @classmethod
+    def open(cls, path: Path, execution: Execution, profile: str | None = None) -> Detector:
+        """As `load`, with all that is told of how it is run in one.
+
+        Raises:
+            ModelFileError: it is damaged or not a model, or has no such profile.
+            MissingExtraError: what runs it is not installed.
+        """
+        backend, header = open_backend(path, execution)
+        return cls(backend, header.at_profile(profile))
 
     @overload
     def predict(self, source: Source) -> Prediction: ...
@@ -175,6 +189,7 @@ class Detector:
                 score=value,
                 verdict=verdict(value, thresholds),
                 thresholds=thresholds,
+                reference=self.header.reference,
                 input_map=found,
                 reconstruction=reconstruction,
                 milliseconds=milliseconds,

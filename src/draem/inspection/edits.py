@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from draem.errors import ConfigError, ImageError
 from draem.images import read_mask
 from draem.inspection.region import draw_region, outline
-from draem.modelfile import Header, RegionOfInterest, Thresholds
+from draem.modelfile import Header, Profile, RegionOfInterest, Thresholds
 from draem.modelfile.edits import change_header, with_region, with_thresholds
 from draem.modelfile.header import Polygon
 from draem.modelfile.sealed import LARGEST_HEADER, read_bytes
@@ -29,12 +29,13 @@ _ALIASES = {"thresholds.reject": "threshold", "thresholds.review": "review"}
 _BY_HAND = "set by hand"
 
 
-def set_values(model: Path, assignments: Iterable[str]) -> tuple[Header, Header]:
+def set_values(model: Path, assignments: Iterable[str], profile: str | None = None) -> tuple[Header, Header]:
     """Set values of a model file, all of them or none; its weights stay byte by byte.
 
     Args:
         model: a model file of any kind.
         assignments: `KEY=VALUE`, with the keys and values of `KEYS`.
+        profile: whose threshold and review zone these are; without a threshold it is taken away.
 
     Returns:
         The header before and after.
@@ -52,15 +53,19 @@ def set_values(model: Path, assignments: Iterable[str]) -> tuple[Header, Header]
         values[key] = value
     if not values:
         raise ConfigError(f"nothing to set; give KEY=VALUE: {_known()}")
+    if profile is not None and not values.keys() <= {"threshold", "review"}:
+        raise ConfigError("a profile has a threshold and a review zone; the region is that of all: set it without")
     regions: dict[str, RegionOfInterest | None] = {
         key: _read_region(key, values[key]) for key in ("region", "ignore") if key in values
     }
 
     def change(header: Header) -> Header:
-        if "threshold" in values or "review" in values:
-            header = with_thresholds(header, _thresholds(header.thresholds, values))
         if regions:
             header = with_region(header, _region(header, regions))
+        if "threshold" in values or "review" in values:
+            own = Profile(thresholds=header.thresholds, reference=header.reference)
+            former = own if profile is None else header.profiles.get(profile, Profile())
+            header = with_thresholds(header, _thresholds(former.thresholds, values), former.reference, profile)
         return header
 
     return change_header(model, change)
@@ -96,7 +101,10 @@ def _thresholds(former: Thresholds | None, values: dict[str, str]) -> Thresholds
         raise ConfigError(
             f"review {review:g} does not lie below the threshold {reject:g}; set review too, or review=none"
         )
-    return Thresholds(reject=reject, review=review, chosen_on=_chosen_on(former, "threshold" in values))
+    chosen_on = _chosen_on(former, "threshold" in values)
+    if former is None or "threshold" in values:
+        return Thresholds(reject=reject, review=review, chosen_on=chosen_on)
+    return Thresholds(reject=reject, review=review, chosen_on=chosen_on, reject_promise=former.reject_promise)
 
 
 def _chosen_on(former: Thresholds | None, by_hand: bool) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from draem.config import DataConfig
 from draem.images import unfit_box, unfit_map, write_image
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
-from draem.modelfile import Thresholds, Verdict
+from draem.modelfile import Reference, Thresholds, Verdict
 from draem.pictures import overlay
 
 
@@ -26,7 +26,8 @@ class Prediction:
         path: where it was read from; none for an array.
         score: maximum of the smoothed anomaly map, in [0,1].
         verdict: accept, review or reject; none where the model has no threshold.
-        thresholds: those of the model.
+        thresholds: those of the model, or of the profile that it was loaded with.
+        reference: good scores, likewise; none where there are none to compare with.
         input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on; of an
             image inspected in tiles at the image's own size.
         reconstruction: h×w×3 uint8 RGB for people, of the same size: what the network thinks a normal part looks like.
@@ -39,6 +40,7 @@ class Prediction:
     score: float
     verdict: Verdict | None
     thresholds: Thresholds | None
+    reference: Reference | None
     input_map: NDArray[np.float32]
     reconstruction: NDArray[np.uint8]
     milliseconds: float
@@ -49,6 +51,11 @@ class Prediction:
     def threshold(self) -> float | None:
         """Scores above are rejected; none where the model has no threshold."""
         return self.thresholds.reject if self.thresholds else None
+
+    @property
+    def p_value(self) -> float | None:
+        """How unusual the score is among good parts: `Reference.p_value`; none where nothing is known of them."""
+        return None if self.reference is None else self.reference.p_value(self.score)
 
     @cached_property
     def anomaly_map(self) -> NDArray[np.float32]:
@@ -88,6 +95,7 @@ class Prediction:
         return {
             "path": str(self.path) if self.path is not None else None,
             "score": self.score,
+            "p_value": self.p_value,
             "threshold": self.threshold,
             "verdict": self.verdict,
             "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in self.regions],

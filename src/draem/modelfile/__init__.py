@@ -18,14 +18,13 @@ from draem.modelfile.header import (
     ImageParity,
     RegionOfInterest,
     TeacherRecord,
-    Thresholds,
     TrainingRecord,
-    Verdict,
     WeightPrecision,
     colour_order,
     package_versions,
 )
 from draem.modelfile.sealed import Sealed
+from draem.modelfile.thresholds import Profile, Promise, Reference, Thresholds, Verdict
 
 __all__ = [
     "FORMAT_VERSION",
@@ -35,6 +34,9 @@ __all__ = [
     "DataRecord",
     "Header",
     "ImageParity",
+    "Profile",
+    "Promise",
+    "Reference",
     "RegionOfInterest",
     "Sealed",
     "TeacherRecord",

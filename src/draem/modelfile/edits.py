@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from draem.errors import ConfigError
 from draem.modelfile import edit_header, read_header
-from draem.modelfile.header import Artefact, Certificate, Header, RegionOfInterest, Thresholds
+from draem.modelfile.header import MOST_PROFILES, PROFILE_NAME, Artefact, Certificate, Header, RegionOfInterest
+from draem.modelfile.thresholds import Profile, Reference, Thresholds
 
 STALE = "the region of interest was set by hand since; for new figures set it on the trained model, and export that"
+
+OTHER_REGION = "promises nothing since the region of interest was changed: calibrate again"
 
 
 def change_header(path: Path, change: Callable[[Header], Header]) -> tuple[Header, Header]:
@@ -38,18 +43,51 @@ def change_header(path: Path, change: Callable[[Header], Header]) -> tuple[Heade
     return before, read_header(path)
 
 
-def with_thresholds(header: Header, thresholds: Thresholds | None) -> Header:
-    """The header with other thresholds; which verdicts an artefact changes is counted anew in its certificate."""
-    header = header.model_copy(update={"thresholds": thresholds})
-    return _recertified(header, lambda certificate: certificate.at(thresholds))
+def with_thresholds(
+    header: Header, thresholds: Thresholds | None, reference: Reference | None, profile: str | None = None
+) -> Header:
+    """The header with other thresholds, and other good scores to compare with; or a profile of it with such.
+
+    Which verdicts an artefact changes is counted anew in its certificate, at the thresholds that no profile has. A
+    profile of which nothing is left is gone.
+
+    Raises:
+        ConfigError: the profile's name is no name, or there are too many.
+    """
+    if profile is None:
+        header = header.model_copy(update={"thresholds": thresholds, "reference": reference})
+        return _recertified(header, lambda certificate: certificate.at(thresholds))
+    profiles = {name: value for name, value in header.profiles.items() if name != profile}
+    if thresholds is not None:
+        if not re.fullmatch(PROFILE_NAME, profile):
+            raise ConfigError(f"profile {profile[:80]!r}: a name has up to 64 letters, digits, and . _ - +")
+        if len(profiles) == MOST_PROFILES:
+            raise ConfigError(f"profile {profile}: the model has {MOST_PROFILES} already, the most there may be")
+        profiles[profile] = Profile(thresholds=thresholds, reference=reference)
+    return header.model_copy(update={"profiles": profiles})
 
 
 def with_region(header: Header, region: RegionOfInterest | None) -> Header:
-    """The header with another region of interest; scores change with it, so an artefact's certificate is stale."""
+    """The header with another region of interest.
+
+    Scores change with it, so an artefact's certificate is stale, and no threshold keeps its promise.
+    """
     if region == header.region:
         return header
-    header = header.model_copy(update={"region": region})
+    profiles = {
+        name: Profile(thresholds=_without_promise(profile.thresholds)) for name, profile in header.profiles.items()
+    }
+    changes = {"region": region, "thresholds": _without_promise(header.thresholds), "reference": None}
+    header = header.model_copy(update={**changes, "profiles": profiles})
     return _recertified(header, lambda certificate: certificate.model_copy(update={"stale": STALE}))
+
+
+def _without_promise(thresholds: Thresholds | None) -> Thresholds | None:
+    """The same thresholds; that they were chosen on other scores is said."""
+    if thresholds is None or OTHER_REGION in thresholds.chosen_on:
+        return thresholds
+    chosen_on = f"{thresholds.chosen_on}; {OTHER_REGION}"
+    return Thresholds(reject=thresholds.reject, review=thresholds.review, chosen_on=chosen_on)
 
 
 def _recertified(header: Header, change: Callable[[Certificate], Certificate]) -> Header:

@@ -9,47 +9,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from draem.config import Config, widths_in_words
 from draem.errors import ModelFileError
+from draem.modelfile.part import Fraction, Part
 from draem.modelfile.strictjson import parse_json
+from draem.modelfile.thresholds import Profile, Reference, Thresholds
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 
-Verdict = Literal["accept", "review", "reject"]
 ArtefactFormat = Literal["onnx", "openvino"]
 WeightPrecision = Literal["fp32", "fp16", "int8"]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 """Corners (x, y) as fractions of the image's width and height, so that they hold at any resolution."""
 MOST_POLYGONS, MOST_CORNERS = 1000, 20_000
 """Of a region, in all: drawing it stays a matter of moments."""
+MOST_PROFILES = 1000
+PROFILE_NAME = r"^[A-Za-z0-9_.+-]{1,64}$"
+ProfileName = Annotated[str, Field(pattern=PROFILE_NAME)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Thresholds(_Part):
-    """Where an image score becomes a verdict, and what that was chosen on."""
-
-    reject: float
-    """Scores above are rejected."""
-    review: float | None = None
-    """Scores above, up to `reject`, go to a person; none: no such zone."""
-    chosen_on: str
-    """In words: which images, how many, by which rule."""
-
-    def verdict(self, score: float) -> Verdict:
-        """What an image score means."""
-        if score > self.reject:
-            return "reject"
-        return "review" if self.review is not None and score > self.review else "accept"
-
-
-class RegionOfInterest(_Part):
+class RegionOfInterest(Part):
     """Where anomalies count: inside of `inspect`, outside of `ignore`; both by the even-odd rule."""
 
     inspect: list[Polygon] = []
@@ -64,7 +46,7 @@ class RegionOfInterest(_Part):
         return self
 
 
-class DataRecord(_Part):
+class DataRecord(Part):
     """Which data made the model: the fingerprint is that of all samples, the counts those of the good images."""
 
     name: str
@@ -72,9 +54,12 @@ class DataRecord(_Part):
     train: int
     select: int
     calibrate: int
+    used: list[Annotated[str, Field(pattern="^[0-9a-f]{10}$")]] = []
+    """Sums of the images that were trained on or selected with (`draem.data.samples.content_sum`): no threshold may be
+    chosen on them."""
 
 
-class TeacherRecord(_Part):
+class TeacherRecord(Part):
     """Which trained model taught this one."""
 
     sha256: str
@@ -90,7 +75,7 @@ class TeacherRecord(_Part):
         return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold)
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(Part):
     """How the weights came about."""
 
     images_seen: int
@@ -104,7 +89,7 @@ class TrainingRecord(_Part):
     """None: taught by masks alone."""
 
 
-class ImageParity(_Part):
+class ImageParity(Part):
     """One image through both: the network in torch (before) and the artefact (after)."""
 
     name: str
@@ -115,7 +100,7 @@ class ImageParity(_Part):
     map_mean: float
 
 
-class Certificate(_Part):
+class Certificate(Part):
     """How far an artefact's answers are from those of the network that it was exported from, on real images."""
 
     execution: str
@@ -148,7 +133,7 @@ class Certificate(_Part):
         return self.model_copy(update={"flips": sum(differ)})
 
 
-class Artefact(_Part):
+class Artefact(Part):
     """What an exported file is, and what it was exported from."""
 
     format: ArtefactFormat
@@ -165,7 +150,7 @@ class Artefact(_Part):
     certificate: Certificate | None = None
 
 
-class Header(_Part):
+class Header(Part):
     """All that inspection needs to know beside the weights."""
 
     kind: Literal["draem-model"] = "draem-model"
@@ -178,6 +163,10 @@ class Header(_Part):
     region: RegionOfInterest | None = None
     """None: the whole image."""
     thresholds: Thresholds | None = None
+    reference: Reference | None = None
+    """None: scores have no p-values."""
+    profiles: Annotated[dict[ProfileName, Profile], Field(max_length=MOST_PROFILES)] = {}
+    """Thresholds of single cameras or products, by name, in the place of those above."""
     data: DataRecord | None = None
     training: TrainingRecord | None = None
     artefact: Artefact | None = None
@@ -197,6 +186,20 @@ class Header(_Part):
                 f"({colour_order(wanted)})"
             )
         return self
+
+    def at_profile(self, name: str | None) -> Header:
+        """The header with a profile's thresholds and reference in the place of its own; none: as it is.
+
+        Raises:
+            ModelFileError: there is no such profile.
+        """
+        if name is None:
+            return self
+        if name not in self.profiles:
+            there = f"there is {', '.join(sorted(self.profiles))}" if self.profiles else "it has none"
+            raise ModelFileError(f"profile {name[:64]!r}: {there}; make one: draem calibrate MODEL GOOD --profile NAME")
+        profile = self.profiles[name]
+        return self.model_copy(update={"thresholds": profile.thresholds, "reference": profile.reference})
 
 
 def colour_order(channels: int) -> Literal["RGB", "grey", "stack"]:

@@ -29,10 +29,10 @@ from draem.config import Config, DataConfig, NetworkConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, Sample, Split, fingerprint, split_good
+from draem.data.samples import Dataset, Sample, Split, content_sum, fingerprint, split_good
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
 from draem.files import atomic_write
-from draem.inspection.calibration import first_thresholds
+from draem.inspection.calibration import first_thresholds, reference_of
 from draem.inspection.detector import Detector
 from draem.inspection.memory import out_of_memory
 from draem.inspection.torch_backend import TorchBackend, choose_device
@@ -316,6 +316,7 @@ def _header(
             train=len(split.train),
             select=len(split.select),
             calibrate=len(split.calibrate),
+            used=sorted({content_sum(sample.path) for sample in (*split.train, *split.select)}),
         ),
         training=TrainingRecord(
             images_seen=trained.images_seen,
@@ -347,4 +348,5 @@ def _write_model(
         log.message(f"no threshold: {why}")
     else:
         log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
-    return save_model(path, trained.state, header.model_copy(update={"thresholds": thresholds}))
+    found = {"thresholds": thresholds, "reference": reference_of(scores)}
+    return save_model(path, trained.state, header.model_copy(update=found))

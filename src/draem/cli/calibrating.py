@@ -1,0 +1,111 @@
+"""Thresholds: calibrate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from draem.cli.options import (
+    BackendOption,
+    BatchSize,
+    Category,
+    Data,
+    DeviceOption,
+    Json,
+    LayoutName,
+    Model,
+    PrecisionOption,
+    ProfileOption,
+    StreamsOption,
+    ThreadsOption,
+    execution,
+)
+from draem.cli.speaking import finish, message
+
+
+def calibrate(
+    model: Model,
+    data: Data,
+    false_reject: Annotated[
+        float | None, typer.Option("--false-reject", metavar="SHARE", help="Reject at most this share of good parts.")
+    ] = None,
+    review: Annotated[
+        float | None, typer.Option("--review", metavar="SHARE", help="Reject or review at most this share of them.")
+    ] = None,
+    escape: Annotated[
+        float | None, typer.Option("--escape", metavar="SHARE", help="Accept at most this share of such defects.")
+    ] = None,
+    promise: Annotated[
+        str, typer.Option("--promise", help="confidence (it holds so surely), average (of many calibrations).")
+    ] = "confidence",
+    confidence: Annotated[float, typer.Option("--confidence", help="Of that promise.")] = 0.95,
+    f1: Annotated[bool, typer.Option("--f1", help="Highest F1 on labelled images, without a promise.")] = False,
+    escape_cost: Annotated[
+        float | None, typer.Option("--escape-cost", metavar="COST", help="Least cost: an accepted defect's.")
+    ] = None,
+    reject_cost: Annotated[
+        float, typer.Option("--reject-cost", metavar="COST", help="A rejected good part's, in the same unit.")
+    ] = 1.0,
+    review_cost: Annotated[
+        float | None, typer.Option("--review-cost", metavar="COST", help="A part's that a person looks at.")
+    ] = None,
+    defect_rate: Annotated[
+        float | None, typer.Option("--defect-rate", metavar="SHARE", help="Of all parts on the line.")
+    ] = None,
+    profile: ProfileOption = None,
+    layout: LayoutName = "auto",
+    category: Category = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Choose thresholds on images that the model has not seen, with what they promise, and write them into it."""
+    from draem.config import Config
+    from draem.errors import ConfigError
+    from draem.evaluation.calibrate import Rule
+    from draem.evaluation.calibrate import calibrate as choose
+    from draem.evaluation.operating import Costs
+    from draem.inspection.calibration import Assurance
+    from draem.tables import calibration_table, counted, show
+
+    if promise not in ("confidence", "average"):
+        raise ConfigError(f"--promise {promise}: confidence or average")
+    if escape_cost is not None and defect_rate is None:
+        raise ConfigError("--escape-cost needs --defect-rate: how many of all parts are anomalous, such as 0.01")
+    costs = None
+    if escape_cost is not None and defect_rate is not None:
+        costs = Costs(escape_cost, reject_cost, defect_rate, review_cost)
+    nothing = false_reject is None and escape is None and not f1 and costs is None
+    rule = Rule(
+        false_reject=0.01 if nothing else false_reject,
+        review=review,
+        escape=escape,
+        f1=f1,
+        costs=costs,
+        assurance=Assurance(confidence if promise == "confidence" else None),
+    )
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    with counted("calibrate") as progress:
+        found = choose(
+            model,
+            data,
+            rule,
+            profile=profile,
+            defect_rate=defect_rate,
+            layout=known,
+            category=category,
+            execution=execution(backend, device, precision, threads, streams),
+            batch_size=batch_size,
+            progress=progress,
+        )
+    for line in found.notes:
+        message(line)
+    show(calibration_table(found))
+    for line in found.in_words():
+        typer.echo(line)
+    finish(as_json, found.to_dict())
