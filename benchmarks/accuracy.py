@@ -35,7 +35,7 @@ from draem.errors import ConfigError, DraemError
 from draem.evaluation.evaluate import samples_to_test
 from draem.images import write_image
 from draem.settings import read_yaml
-from draem.tables import show
+from draem.tables.console import show
 
 _LOOK = 0.2
 """Seconds between two looks at the runs under way."""

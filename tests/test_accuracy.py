@@ -33,7 +33,7 @@ from draem.evaluation.evaluate import Evaluation, ImageResult
 from draem.evaluation.metrics import METRIC_KEYS, Metrics
 from draem.inspection.detector import Detector
 from draem.network.draem import Draem
-from draem.tables import show
+from draem.tables.console import show
 
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
@@ -308,7 +308,7 @@ def test_flop_are_those_of_the_convolutions() -> None:
 
 def test_recall_is_the_share_that_is_rejected(tiny_detector: Detector) -> None:
     def image(defect: str, verdict: Any) -> ImageResult:
-        return ImageResult("name", "woven", defect, 0.5, verdict)
+        return ImageResult("name", "woven", "good" if defect == "good" else "anomalous", defect, 0.5, verdict, None)
 
     images = [image("hole", verdict) for verdict in ("reject", "accept", "review", "reject", "reject")]
     images += [image("good", "reject"), image("good", "accept"), image("good", "accept"), image("good", "accept")]

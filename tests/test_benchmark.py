@@ -42,7 +42,7 @@ from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
 from draem.modelfile import Artefact, edit_header, read_header
 from draem.pixels import Images
-from draem.tables import benchmark_table
+from draem.tables.models import benchmark_table
 from tiny import write_tiny_model
 
 Run = Callable[..., Outcome]

@@ -26,7 +26,7 @@ from draem.pixels import PixelFormat, convert, view
 from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator, contact_sheet
-from draem.tables import header_table
+from draem.tables.models import header_table
 from tiny import write_tiny_model
 
 RNG = np.random.default_rng(0)

@@ -26,7 +26,7 @@ from draem.network.draem import Draem
 from draem.network.losses import focal_loss, taught_loss
 from draem.network.weights import load_model, save_model
 from draem.settings import parse_setting
-from draem.tables import header_rows
+from draem.tables.models import header_rows
 from draem.training import run
 from draem.training.checkpoint import RunState
 from draem.training.distillation import Teacher

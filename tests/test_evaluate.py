@@ -25,7 +25,8 @@ from draem.images import plan_fit, read_image, read_mask, write_image
 from draem.inspection.detector import Detector
 from draem.modelfile import Header
 from draem.pixels import Images
-from draem.tables import header_table, metrics_table
+from draem.tables.models import header_table
+from draem.tables.scores import metrics_table
 from tiny import write_tiny_model
 
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")

@@ -24,7 +24,7 @@ from draem.modelfile import (
     edit_header,
     read_header,
 )
-from draem.tables import header_table
+from draem.tables.models import header_table
 from graphs import brightness_header, write_brightness
 from tiny import write_tiny_model
 

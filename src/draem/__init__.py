@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from draem.errors import DraemError
     from draem.evaluation.calibrate import Calibration, Rule, calibrate
     from draem.evaluation.categories import evaluate_all
+    from draem.evaluation.compare import Comparison, compare
     from draem.evaluation.evaluate import Evaluation, evaluate
     from draem.evaluation.operating import Costs
     from draem.inspection.detector import Detector
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Calibration": "draem.evaluation.calibrate",
+    "Comparison": "draem.evaluation.compare",
     "Config": "draem.config",
     "Costs": "draem.evaluation.operating",
     "Detector": "draem.inspection.detector",
@@ -41,6 +43,7 @@ _HOMES = {
     "Region": "draem.inspection.scoring",
     "Rule": "draem.evaluation.calibrate",
     "calibrate": "draem.evaluation.calibrate",
+    "compare": "draem.evaluation.compare",
     "distill": "draem.verbs",
     "evaluate": "draem.evaluation.evaluate",
     "evaluate_all": "draem.evaluation.categories",
@@ -52,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "Calibration",
+    "Comparison",
     "Config",
     "Costs",
     "Detector",
@@ -63,6 +67,7 @@ __all__ = [
     "Rule",
     "__version__",
     "calibrate",
+    "compare",
     "distill",
     "evaluate",
     "evaluate_all",

@@ -71,7 +71,8 @@ def calibrate(
     from draem.evaluation.calibrate import calibrate as choose
     from draem.evaluation.operating import Costs
     from draem.inspection.calibration import Assurance
-    from draem.tables import calibration_table, counted, show
+    from draem.tables.console import counted, show
+    from draem.tables.scores import calibration_table
 
     if promise not in ("confidence", "average"):
         raise ConfigError(f"--promise {promise}: confidence or average")

@@ -18,7 +18,8 @@ def demo(
 ) -> None:
     """Render parts with defects, train, calibrate and evaluate: the whole way in a few minutes."""
     from draem.demo import run_demo
-    from draem.tables import metrics_table, show
+    from draem.tables.console import show
+    from draem.tables.scores import metrics_table
 
     result = run_demo(out, seed, message=message)
     show(metrics_table(result.evaluations, title="Demo: test images", mean=result.mean))
@@ -45,7 +46,8 @@ def check(
     from draem.data.doctor.page import write_check_page
     from draem.data.layouts import read_layout
     from draem.pages import environment
-    from draem.tables import counted, findings_table, show
+    from draem.tables.console import counted, show
+    from draem.tables.images import findings_table
 
     if html:
         environment()  # what is missing is said before the work
@@ -87,7 +89,8 @@ def simulate(
 ) -> None:
     """Show what is simulated: samples, every kind of mask and source, statistics, and what real defects it covers."""
     from draem.config import Config
-    from draem.tables import counted, coverage_tables, show
+    from draem.tables.console import counted, show
+    from draem.tables.images import coverage_tables
 
     resolved = Config.resolve(preset, config, settings_of(settings), default="fast")
     with needing("train"):

@@ -38,7 +38,8 @@ def export(
     from draem.config import Config
     from draem.deployment.export import certificate_file
     from draem.deployment.export import export as write
-    from draem.tables import export_table, show, staged
+    from draem.tables.console import show, staged
+    from draem.tables.models import export_table
 
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     chosen: dict[str, Any] = {
@@ -104,7 +105,8 @@ def benchmark(
     from draem.deployment.benchmark.plot import latency_plot
     from draem.deployment.benchmark.run import benchmark as run_benchmark
     from draem.files import atomic_write
-    from draem.tables import benchmark_table, counted, show
+    from draem.tables.console import counted, show
+    from draem.tables.models import benchmark_table
 
     if out:
         refuse_file(out)

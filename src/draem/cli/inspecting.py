@@ -1,8 +1,9 @@
-"""A model at work: evaluate, predict, info, set."""
+"""A model at work: evaluate, compare, predict, info, set."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,7 @@ def evaluate(
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
     from draem.inspection.detector import Detector
-    from draem.tables import counted
+    from draem.tables.console import counted
 
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
@@ -86,7 +87,8 @@ def evaluate(
 
 
 def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
-    from draem.tables import metrics_table, show
+    from draem.tables.console import show
+    from draem.tables.scores import metrics_table, recall_table
 
     for evaluation in evaluations:
         for problem in evaluation.unreadable:
@@ -95,8 +97,50 @@ def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
     at = "the images' own size" if size is None else f"{size[0]}×{size[1]}"
     images = sum(evaluation.count() for evaluation in evaluations)
     show(metrics_table(evaluations, f"{data}: {images} test images, metrics at {at}", mean))
+    for evaluation in evaluations:
+        if any(defect.found is not None for defect in evaluation.defects):
+            show(recall_table(evaluation))
+        for line in evaluation.in_words():
+            typer.echo(line)
     if all(evaluation.metrics.image_auroc is None for evaluation in evaluations):
         message("only good or only anomalous images: nothing to tell apart, hence the dashes")
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A model file.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
+    data: Data,
+    layout: LayoutName = "auto",
+    category: Category = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Two models on the same labelled images: differences with their limits, and verdicts that differ."""
+    from draem.config import Config
+    from draem.evaluation.compare import compare as pair
+    from draem.evaluation.evaluate import evaluate as score
+    from draem.inspection.detector import Detector
+    from draem.tables.console import show, staged
+    from draem.tables.scores import comparison_table
+
+    chosen = execution(backend, device, precision, threads, streams)
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    found = []
+    with staged() as progress:
+        for stage, model in (("first", first), ("second", second)):
+            detector = Detector.open(model, chosen)
+            move = partial(progress, stage)
+            found.append(score(detector, data, layout=known, category=category, batch_size=batch_size, progress=move))
+    compared = pair(found[0], found[1])
+    show(comparison_table(compared, ("first", "second")))
+    for line in compared.in_words():
+        typer.echo(line)
+    finish(as_json, compared.to_dict())
 
 
 def predict(
@@ -115,7 +159,7 @@ def predict(
     """Inspect images: results.jsonl, and for each image an overlay and a 16-bit anomaly map."""
     from draem.inspection.detector import Detector
     from draem.inspection.folder import find_images, predict_files
-    from draem.tables import counted
+    from draem.tables.console import counted
 
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
@@ -140,7 +184,8 @@ def predict(
 def info(model: Model, as_json: Json = False) -> None:
     """Read a model file's header."""
     from draem.modelfile import read_header
-    from draem.tables import header_table, show
+    from draem.tables.console import show
+    from draem.tables.models import header_table
 
     header = read_header(model)
     show(header_table(header))
@@ -157,7 +202,7 @@ def set_(
 ) -> None:
     """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
     from draem.inspection.edits import set_values
-    from draem.tables import changed_rows
+    from draem.tables.models import changed_rows
 
     before, after = set_values(model, values, profile)
     for line in changed_rows(before, after) or ["nothing changed"]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,18 @@ from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
-from draem.evaluation.metrics import Metrics, MetricsAccumulator, mean_metrics
+from draem.evaluation.bootstrap import Bootstrap, Stratum, intervals
+from draem.evaluation.found import DETECTABLE, Defect, defects_in, smallest_detectable
+from draem.evaluation.found import to_dict as recall_to_dict
+from draem.evaluation.metrics import Metrics, MetricsAccumulator, PixelCounts, mean_metrics
+from draem.evaluation.operating import Share, shares
+from draem.evaluation.pimo import PimoAccumulator
+from draem.evaluation.ranking import Floats
 from draem.files import atomic_write
 from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
-from draem.modelfile import Verdict
+from draem.modelfile import Thresholds, Verdict
 from draem.pictures import heat_map, overlay, scaled, sheet
 
 _PICTURED_EACH = 4
@@ -35,9 +41,13 @@ class ImageResult:
 
     name: str
     category: str
+    label: Literal["good", "anomalous"]
     defect: str
     score: float
     verdict: Verdict | None
+    p_value: float | None
+    aupimo: float | None = None
+    """Of an anomalous image with a mask: its own; see `draem.evaluation.pimo`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,52 @@ class Evaluation:
     without_mask: int
     input_size: tuple[int, int] | None
     picture: NDArray[np.uint8] | None = field(repr=False)
+    aupimo: float | None = None
+    """Mean recall of anomalous images where at most 1e-5 to 1e-4 of good pixels are false alarms."""
+    defects: list[Defect] = field(default_factory=list, repr=False)
+    """Single defects of the masks: their size, and whether they were found."""
+    thresholds: Thresholds | None = None
+    replicates: dict[str, Floats] = field(default_factory=dict, repr=False)
+    """Each metric for other draws of as many images: see `draem.evaluation.bootstrap`."""
+    category_replicates: dict[str, dict[str, Floats]] = field(default_factory=dict, repr=False)
+
+    @property
+    def intervals(self) -> dict[str, list[float] | None]:
+        """Low and high of each overall metric, 95 %."""
+        return intervals(self.replicates, self.metrics)
+
+    def category_intervals(self, category: str) -> dict[str, list[float] | None]:
+        """The same of a category."""
+        return intervals(self.category_replicates[category], self.by_category[category])
+
+    @property
+    def false_rejects(self) -> Share | None:
+        """Good images that were rejected; none without a threshold or without good images."""
+        return self._shares("good").get("reject")
+
+    @property
+    def escapes(self) -> Share | None:
+        """Anomalous images that were accepted; none without a threshold or without such images."""
+        return self._shares("anomalous").get("accept")
+
+    def in_words(self) -> list[str]:
+        """What the verdicts were, and from which size on defects are found; empty without a threshold."""
+        lines = []
+        for what, share in (("good images rejected", self.false_rejects), ("anomalous ones accepted", self.escapes)):
+            if share is not None:
+                low, high = share.limits
+                lines.append(f"{what}: {share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})")
+        smallest = smallest_detectable(self.defects)
+        if smallest is not None:
+            lines.append(f"{DETECTABLE:.0%} of the defects at least {smallest:.1f} pixels across are found")
+        if self.aupimo is not None:
+            lines.append(f"AUPIMO {self.aupimo:.4f}: recall at hardly any false pixel on good images")
+        return lines
+
+    def _shares(self, label: str) -> dict[Verdict, Share]:
+        if self.thresholds is None:
+            return {}
+        return shares([one.score for one in self.images if one.label == label], self.thresholds)
 
     def count(self, category: str | None = None, defect: str | None = None) -> int:
         """Images of a category and a defect type; none stands for all."""
@@ -72,11 +128,20 @@ class Evaluation:
         return {
             "metrics": self.metrics.to_dict(),
             "mean": self.mean.to_dict(),
+            "intervals": self.intervals,
             "by_category": {name: metrics.to_dict() for name, metrics in self.by_category.items()},
+            "by_category_intervals": {name: self.category_intervals(name) for name in self.by_category},
             "by_defect": [
                 {"category": category, "defect": defect, "images": self.count(category, defect), **metrics.to_dict()}
                 for (category, defect), metrics in self.by_defect.items()
             ],
+            "aupimo": self.aupimo,
+            "thresholds": None if self.thresholds is None else self.thresholds.model_dump(mode="json"),
+            "verdicts": {
+                label: {verdict: share.to_dict() for verdict, share in self._shares(label).items()}
+                for label in ("good", "anomalous")
+            },
+            "recall": recall_to_dict(self.defects),
             "images": [vars(image) for image in self.images],
             "unreadable": self.unreadable,
             "anomalous_without_mask": self.without_mask,
@@ -128,8 +193,7 @@ def evaluate_dataset(
     """As `evaluate`, on a data set that is read already."""
     config, samples = detector.header.config.data, samples_to_test(dataset)
     by_path = {sample.path: sample for sample in samples}
-    accumulator, sheet_rows = MetricsAccumulator(), _SheetRows()
-    results: list[ImageResult] = []
+    tally, sheet_rows = _Tally(detector, samples), _SheetRows()
     left_out: list[str] = []
     masks_unread: list[str] = []
     found = detector.stream(list(by_path), batch_size, on_unreadable=lambda source, error: left_out.append(str(error)))
@@ -137,22 +201,60 @@ def evaluate_dataset(
         sample = by_path[prediction.path or Path()]
         mask, problem = mask_of(sample, prediction)
         masks_unread += [problem] if problem else []
-        count_prediction(accumulator, detector, sample, prediction, mask)
-        results.append(ImageResult(sample.name, sample.category, sample.defect, prediction.score, prediction.verdict))
+        tally.add(sample, prediction, mask)
         sheet_rows.add(sample, prediction, mask, config)
-        progress(len(results) + len(left_out), len(samples))
-    if not results:
+        progress(len(tally.images) + len(left_out), len(samples))
+    if not tally.images:
         raise DataError(f"{dataset.root}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
-    return Evaluation(
-        metrics=accumulator.overall(),
-        by_category=accumulator.by_category(),
-        by_defect=accumulator.by_defect_type(),
-        images=results,
-        unreadable=left_out + masks_unread,
-        without_mask=accumulator.without_pixel_truth,
-        input_size=None if config.fit == "tiles" else config.size,
-        picture=sheet_rows.picture(),
-    )
+    return tally.evaluation(left_out + masks_unread, sheet_rows.picture())
+
+
+class _Tally:
+    """Everything that is counted while the images go by."""
+
+    def __init__(self, detector: Detector, samples: Sequence[Sample]) -> None:
+        self.images: list[ImageResult] = []
+        self._detector = detector
+        self._metrics, self._pimo = MetricsAccumulator(), PimoAccumulator()
+        self._bootstrap = Bootstrap(_stratum(sample) for sample in samples)
+        self._defects: list[Defect] = []
+
+    def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None) -> None:
+        pixels = count_prediction(self._metrics, self._detector, sample, prediction, mask)
+        self._bootstrap.add(_stratum(sample), prediction.score, pixels)
+        self._pimo.add(sample.label == "anomalous", pixels)
+        height, width = prediction.image.shape[:2]
+        inside = self._detector.inspected.mask((height, width))
+        seen = mask if mask is None or inside is None else mask & inside
+        if seen is not None and seen.any():
+            regions = defects_in(seen, prediction.smoothed, prediction.pixels_to_one, prediction.lowest_threshold)
+            self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
+        told = (sample.name, sample.category, sample.label, sample.defect)
+        self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))
+
+    def evaluation(self, unreadable: list[str], picture: NDArray[np.uint8] | None) -> Evaluation:
+        config, by_category = self._detector.header.config.data, self._metrics.by_category()
+        each = iter(self._pimo.values())
+        images = [replace(one, aupimo=next(each)) if one.label == "anomalous" else one for one in self.images]
+        return Evaluation(
+            metrics=self._metrics.overall(),
+            by_category=by_category,
+            by_defect=self._metrics.by_defect_type(),
+            images=images,
+            unreadable=unreadable,
+            without_mask=self._metrics.without_pixel_truth,
+            input_size=None if config.fit == "tiles" else config.size,
+            picture=picture,
+            aupimo=self._pimo.mean(),
+            defects=self._defects,
+            thresholds=self._detector.header.thresholds,
+            replicates=self._bootstrap.replicates(),
+            category_replicates={name: self._bootstrap.replicates(name) for name in by_category},
+        )
+
+
+def _stratum(sample: Sample) -> Stratum:
+    return sample.category, sample.defect if sample.label == "anomalous" else None
 
 
 def samples_to_test(dataset: Dataset) -> tuple[Sample, ...]:
@@ -174,11 +276,14 @@ def count_prediction(
     sample: Sample,
     prediction: Prediction,
     mask: NDArray[np.bool_] | None,
-) -> None:
-    """Add an image that a detector has inspected to the metrics, with its mask of `mask_of`."""
+) -> PixelCounts | None:
+    """Add an image that a detector has inspected to the metrics, with its mask of `mask_of`.
+
+    Returns the counts of its own pixels; none where their truth is not known.
+    """
     # A letterbox's padding and what is not inspected would flatter the metrics, as pixels that are always right.
     height, width = prediction.image.shape[:2]
-    accumulator.add(
+    return accumulator.add(
         prediction.score,
         sample.label == "anomalous",
         prediction.input_map,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from draem.errors import ConfigError, DataError
+from draem.evaluation.ranking import aupro, auroc, average_precision, f1_max, rankable
 
 LEVELS = 65_536
 """Number of score levels of the pixel metrics: 16 bits, as in the anomaly maps written to PNG."""
@@ -57,57 +58,6 @@ def mean_metrics(parts: Iterable[Metrics]) -> Metrics:
     return Metrics(**means)
 
 
-# Everything but AUPRO follows from how many positives and negatives each distinct score has. The functions below take
-# these two counts ordered from the highest score to the lowest; equal scores share an entry, so ties need no care.
-
-
-def _rankable(positives: IntArray, negatives: IntArray) -> bool:
-    return bool(positives.any() and negatives.any())
-
-
-def _auroc(positives: IntArray, negatives: IntArray) -> float:
-    """The chance that a positive scores above a negative, ties counting one half: the trapezoid under the ROC curve."""
-    true_positives = np.cumsum(positives)
-    above = true_positives - 0.5 * positives
-    return _unit(float(np.dot(above, negatives)) / (float(true_positives[-1]) * float(negatives.sum())))
-
-
-def _average_precision(positives: IntArray, negatives: IntArray) -> float:
-    """Sum of precision times the step in recall, without interpolation (the definition of scikit-learn)."""
-    true_positives = np.cumsum(positives)
-    false_positives = np.cumsum(negatives)
-    step = positives > 0
-    precision = true_positives[step] / (true_positives[step] + false_positives[step])
-    return _unit(float(np.dot(precision, positives[step])) / float(true_positives[-1]))
-
-
-def _f1_max(positives: IntArray, negatives: IntArray) -> tuple[float, int]:
-    """The largest F1 over all thresholds, and the entry of the highest threshold that reaches it."""
-    true_positives = np.cumsum(positives)
-    predicted = true_positives + np.cumsum(negatives)
-    f1 = 2.0 * true_positives / (predicted + true_positives[-1])
-    best = int(np.argmax(f1))
-    return float(f1[best]), best
-
-
-def _area_below(x: FloatArray, y: FloatArray, limit: float) -> float:
-    """Trapezoid under the ascending curve from (0, 0) to x = limit, with y interpolated linearly at the limit."""
-    x, y = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
-    end = int(np.searchsorted(x, limit, side="right"))
-    area = float(np.trapezoid(y[:end], x[:end]))
-    if end < len(x):
-        last_x, last_y = float(x[end - 1]), float(y[end - 1])
-        slope = (float(y[end]) - last_y) / (float(x[end]) - last_x)
-        width = limit - last_x
-        area += width * (last_y + 0.5 * slope * width)
-    return area
-
-
-def _unit(value: float) -> float:
-    """Rounding of a sum may leave [0, 1] by some 1e-16; a metric may not."""
-    return min(max(value, 0.0), 1.0)
-
-
 def _count_images(scores: ArrayLike, labels: ArrayLike) -> tuple[IntArray, IntArray] | None:
     """Anomalous and normal images per distinct score, highest first; None unless there are both."""
     values = np.asarray(scores, dtype=np.float64)
@@ -136,13 +86,13 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     Raises DataError for scores that are not finite, or lengths that differ.
     """
     counts = _count_images(scores, labels)
-    return None if counts is None else _auroc(*counts)
+    return None if counts is None else auroc(*counts)
 
 
 def image_ap(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Average precision of image scores, exact; arguments, result and errors as in `image_auroc`."""
     counts = _count_images(scores, labels)
-    return None if counts is None else _average_precision(*counts)
+    return None if counts is None else average_precision(*counts)
 
 
 def image_f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -151,7 +101,7 @@ def image_f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
     The threshold behind it is chosen with the labels at hand: it bounds what a calibrated threshold can reach.
     """
     counts = _count_images(scores, labels)
-    return None if counts is None else _f1_max(*counts)[0]
+    return None if counts is None else f1_max(*counts)[0]
 
 
 def quantise(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint16]:
@@ -219,26 +169,31 @@ class PixelCounts:
     def __add__(self, other: PixelCounts) -> PixelCounts:
         """The counts of both sets of images together."""
         total = PixelCounts()
-        np.add(self.positives, other.positives, out=total.positives)
-        np.add(self.negatives, other.negatives, out=total.negatives)
-        np.add(self.overlap, other.overlap, out=total.overlap)
-        total.regions = self.regions + other.regions
+        total += self
+        total += other
         return total
+
+    def __iadd__(self, other: PixelCounts) -> PixelCounts:
+        self.positives += other.positives
+        self.negatives += other.negatives
+        self.overlap += other.overlap
+        self.regions += other.regions
+        return self
 
     def auroc(self) -> float | None:
         """Area under the ROC curve over pixels, in [0, 1]; None unless there are normal and anomalous pixels."""
         counts = self._ranked()
-        return None if counts is None else _auroc(*counts)
+        return None if counts is None else auroc(*counts)
 
     def ap(self) -> float | None:
         """Average precision over pixels, in [0, 1]; None unless there are normal and anomalous pixels."""
         counts = self._ranked()
-        return None if counts is None else _average_precision(*counts)
+        return None if counts is None else average_precision(*counts)
 
     def f1_max(self) -> float | None:
         """Largest F1 over all thresholds, in [0, 1]; None unless there are normal and anomalous pixels."""
         counts = self._ranked()
-        return None if counts is None else _f1_max(*counts)[0]
+        return None if counts is None else f1_max(*counts)[0]
 
     def f1_max_threshold(self) -> float | None:
         """The highest threshold that reaches `f1_max`: a pixel with score ≥ threshold is anomalous; None likewise.
@@ -250,7 +205,7 @@ class PixelCounts:
         counts = self._ranked()
         if counts is None:
             return None
-        level = LEVELS - 1 - _f1_max(*counts)[1]
+        level = LEVELS - 1 - f1_max(*counts)[1]
         return max(level - 0.5, 0.0) / (LEVELS - 1)
 
     def aupro(self, max_fpr: float = PRO_MAX_FPR) -> float | None:
@@ -264,14 +219,11 @@ class PixelCounts:
             raise ConfigError(f"max_fpr is {max_fpr}: the limit of AUPRO must lie above 0 and not above 1")
         if self._ranked() is None:
             return None
-        false_positives = np.cumsum(self.negatives[::-1])
-        rate = false_positives / false_positives[-1]
-        overlap = np.cumsum(self.overlap[::-1]) / self.regions
-        return _unit(_area_below(rate, overlap, max_fpr) / max_fpr)
+        return aupro(self.negatives[::-1], self.overlap[::-1], self.regions, max_fpr)
 
     def _ranked(self) -> tuple[IntArray, IntArray] | None:
         """Positives and negatives from the highest level to the lowest; None unless there are both."""
-        if not _rankable(self.positives, self.negatives):
+        if not rankable(self.positives, self.negatives):
             return None
         return self.positives[::-1], self.negatives[::-1]
 
@@ -314,8 +266,8 @@ class MetricsAccumulator:
         counted: NDArray[np.bool_] | None = None,
         category: str = "",
         defect_type: str = "anomalous",
-    ) -> None:
-        """Count one image.
+    ) -> PixelCounts | None:
+        """Count one image; returns the counts of its own pixels, none where it is left out of the pixel metrics.
 
         Args: `score`, finite, higher is more anomalous; `anomaly_map`, H×W float in [0, 1]; `mask`, H×W bool. An
         anomalous image without a mask has unknown pixels and is left out of the pixel metrics; a normal image without
@@ -331,12 +283,16 @@ class MetricsAccumulator:
             raise DataError("a normal image has a mask that marks anomalous pixels: correct its label or its mask")
         key = (category, defect_type if anomalous else None)
         group = self._groups.get(key) or _Group()
+        pixels = None
         if anomaly_map is not None and (mask is not None or not anomalous):
-            group.pixels.update(anomaly_map, mask, counted)
+            pixels = PixelCounts()
+            pixels.update(anomaly_map, mask, counted)
+            group.pixels += pixels
         else:
             self.without_pixel_truth += 1
         group.scores.append(score)
         self._groups[key] = group
+        return pixels
 
     def overall(self) -> Metrics:
         """Metrics of all images pooled in one ranking.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.images import unfit_box, unfit_map, write_image
+from draem.images import plan_fit, unfit_box, unfit_map, write_image
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
 from draem.modelfile import Reference, Thresholds, Verdict
 from draem.pictures import overlay
@@ -53,6 +53,23 @@ class Prediction:
         return self.thresholds.reject if self.thresholds else None
 
     @property
+    def lowest_threshold(self) -> float | None:
+        """Scores above are not accepted: that of review, else of rejection; none where the model has no threshold."""
+        return self.thresholds.lowest if self.thresholds else None
+
+    @cached_property
+    def smoothed(self) -> NDArray[np.float32]:
+        """The input map after the mean filter, whose maximum is the score: of the input map's size."""
+        return smooth(self.input_map, self.filter_size)
+
+    @property
+    def pixels_to_one(self) -> float:
+        """How many pixels of the image one of the input map stands for."""
+        height, width = self._size
+        fit = plan_fit(self._size, *self.data.frame(self._size))
+        return height * width / (fit.height * fit.width)
+
+    @property
     def p_value(self) -> float | None:
         """How unusual the score is among good parts: `Reference.p_value`; none where nothing is known of them."""
         return None if self.reference is None else self.reference.p_value(self.score)
@@ -65,10 +82,10 @@ class Prediction:
     @cached_property
     def anomaly_mask(self) -> NDArray[np.bool_]:
         """H×W bool: where the smoothed map is above the threshold of `regions`; nothing where there is none."""
-        if self._lowest is None:
+        if self.lowest_threshold is None:
             return np.zeros(self._size, bool)
         # Decided at the input size, as the regions are: resizing the map first would lower its peaks.
-        above = exceeds(self._smoothed, self._lowest).astype(np.float32)
+        above = exceeds(self.smoothed, self.lowest_threshold).astype(np.float32)
         covered = self._in_pixels(above)
         return np.asarray(covered >= min(0.5, float(covered.max()) or 1.0))
 
@@ -78,9 +95,9 @@ class Prediction:
 
         Empty for an accepted image and where there is no threshold; boxes and areas in the image's pixels.
         """
-        if self._lowest is None:
+        if self.lowest_threshold is None:
             return []
-        return [self._in_image(region) for region in find_regions(self._smoothed, self._lowest)]
+        return [self._in_image(region) for region in find_regions(self.smoothed, self.lowest_threshold)]
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its anomaly map as heat and its regions outlined: H×W×3 uint8 RGB."""
@@ -101,16 +118,6 @@ class Prediction:
             "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in self.regions],
             "milliseconds": round(self.milliseconds, 3),
         }
-
-    @property
-    def _lowest(self) -> float | None:
-        if self.thresholds is None:
-            return None
-        return self.thresholds.reject if self.thresholds.review is None else self.thresholds.review
-
-    @cached_property
-    def _smoothed(self) -> NDArray[np.float32]:
-        return smooth(self.input_map, self.filter_size)
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -54,6 +54,11 @@ class Thresholds(Part):
     reject_promise: Promise | None = None
     review_promise: Promise | None = None
 
+    @property
+    def lowest(self) -> float:
+        """Scores above are not accepted."""
+        return self.reject if self.review is None else self.review
+
     def verdict(self, score: float) -> Verdict:
         """What an image score means."""
         if score > self.reject:

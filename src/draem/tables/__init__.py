@@ -1,0 +1,1 @@
+"""What the command line shows: tables on stdout, counting bars on stderr."""
