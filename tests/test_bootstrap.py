@@ -55,7 +55,7 @@ def _drawn(images: list[Image], bootstrap: Bootstrap, replicate: int) -> list[in
     times = []
     for stratum, *_ in images:
         place = seen[stratum] = seen.get(stratum, -1) + 1
-        times.append(int(bootstrap._strata[stratum].weights[replicate, place]))
+        times.append(int(bootstrap._strata[stratum].weights[1 + replicate, place]))
     return times
 
 
@@ -91,7 +91,8 @@ def test_every_stratum_is_drawn_as_often_as_it_is_large() -> None:
     assert len(bootstrap._strata) == 6
     for stratum, drawn in bootstrap._strata.items():
         size = sum(image[0] == stratum for image in images)
-        assert drawn.weights.shape == (25, size)
+        assert drawn.weights.shape == (26, size)
+        assert (drawn.weights[0] == 1).all()  # the images themselves
         assert (drawn.weights.sum(axis=1) == size).all()
     weights = np.concatenate([drawn.weights.ravel() for drawn in _bootstrap(images, 400)._strata.values()])
     assert weights.mean() == pytest.approx(1.0)

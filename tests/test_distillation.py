@@ -19,6 +19,7 @@ from draem.config import Config, DataConfig
 from draem.data.demo import render_demo
 from draem.errors import ConfigError, MemoryLimitError, ModelFileError, TrainingError
 from draem.images import write_image
+from draem.inspection.described import header_rows
 from draem.inspection.detector import Detector
 from draem.modelfile import Artefact, TeacherRecord, read_header
 from draem.modelfile.tensors import read_model, read_record, write_model
@@ -26,7 +27,6 @@ from draem.network.draem import Draem
 from draem.network.losses import focal_loss, taught_loss
 from draem.network.weights import load_model, save_model
 from draem.settings import parse_setting
-from draem.tables.models import header_rows
 from draem.training import run
 from draem.training.checkpoint import RunState
 from draem.training.distillation import Teacher

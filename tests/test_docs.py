@@ -44,7 +44,7 @@ def commands(page: Path) -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images and files that the commands speak of."""
     folder = tmp_path_factory.mktemp("docs")
-    (tree,) = render_demo(folder / "rendered", "woven", size=64, train=10, test_good=14, test_defect=1)
+    (tree,) = render_demo(folder / "rendered", "woven", size=64, train=10, test_good=14, test_defect=2)
     (others,) = render_demo(folder / "others", "woven", size=64, train=150, test_good=0, test_defect=0, seed=1)
     shutil.copytree(tree, folder / "bottle")
     shutil.copytree(tree / "train" / "good", folder / "parts" / "good")
@@ -103,9 +103,11 @@ def test_snippets_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(snippet, "README.md", "exec"), {})  # the README is our own
     assert "Metrics(" in capsys.readouterr().out
     assert (small / "overlay.png").exists()
-    (snippet,) = blocks(ROOT / "docs" / "calibrate.md", "python")  # of the model that the README's has made
-    exec(compile(snippet, "calibrate.md", "exec"), {})
-    assert "at most 5% of good parts" in capsys.readouterr().out
+    for name, says in (("calibrate", "at most 5% of good parts"), ("evaluate", "0.5")):
+        (snippet,) = blocks(ROOT / "docs" / f"{name}.md", "python")  # of the model that the README's has made
+        exec(compile(snippet, f"{name}.md", "exec"), {})
+        assert says in capsys.readouterr().out
+    assert (small / "report.html").exists()
 
 
 def test_yaml_of_the_settings_page_is_a_configuration(tmp_path: Path) -> None:

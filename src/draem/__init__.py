@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from draem.evaluation.compare import Comparison, compare
     from draem.evaluation.evaluate import Evaluation, evaluate
     from draem.evaluation.operating import Costs
+    from draem.evaluation.report.page import report
     from draem.inspection.detector import Detector
     from draem.inspection.execution import Execution
     from draem.inspection.prediction import Prediction
@@ -49,6 +50,7 @@ _HOMES = {
     "evaluate_all": "draem.evaluation.categories",
     "export": "draem.deployment.export",
     "load": "draem.verbs",
+    "report": "draem.evaluation.report.page",
     "train": "draem.verbs",
     "train_all": "draem.verbs",
 }
@@ -73,6 +75,7 @@ __all__ = [
     "evaluate_all",
     "export",
     "load",
+    "report",
     "train",
     "train_all",
 ]

@@ -16,7 +16,7 @@ import typer
 from draem.cli.calibrating import calibrate
 from draem.cli.data import check, demo, simulate
 from draem.cli.deploying import benchmark, export
-from draem.cli.inspecting import compare, evaluate, info, predict, set_
+from draem.cli.inspecting import compare, evaluate, info, predict, report, set_
 from draem.cli.speaking import is_first_process, message
 from draem.cli.training import distill, import_weights, train
 from draem.errors import DraemError, MemoryLimitError
@@ -32,7 +32,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _VERBS = (
-    *(demo, check, simulate, train, distill, evaluate, compare, calibrate, predict, export, benchmark, info, set_),
+    *(
+        demo,
+        check,
+        simulate,
+        train,
+        distill,
+        evaluate,
+        compare,
+        report,
+        calibrate,
+        predict,
+        export,
+        benchmark,
+        info,
+        set_,
+    ),
     import_weights,
 )
 for _verb in _VERBS:

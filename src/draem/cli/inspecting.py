@@ -1,4 +1,4 @@
-"""A model at work: evaluate, compare, predict, info, set."""
+"""A model at work: evaluate, compare, report, predict, info, set."""
 
 from __future__ import annotations
 
@@ -143,6 +143,47 @@ def compare(
     finish(as_json, compared.to_dict())
 
 
+def report(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", metavar="NAME.html", help="The page.")],
+    layout: LayoutName = "auto",
+    category: Category = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    streams: StreamsOption = 1,
+    profile: ProfileOption = None,
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """One offline page on a model and labelled images: verdicts, thresholds to try, curves, every image's why."""
+    from draem.config import Config
+    from draem.evaluation.report.page import report as write
+    from draem.tables.console import counted
+
+    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    with counted("report") as progress:
+        found = write(
+            model,
+            data,
+            out,
+            layout=known,
+            category=category,
+            profile=profile,
+            execution=execution(backend, device, precision, threads, streams),
+            batch_size=batch_size,
+            progress=progress,
+        )
+    for problem in found.unreadable:
+        message(f"left out: {problem}")
+    for line in found.in_words():
+        typer.echo(line)
+    typer.echo(f"report: {out}")
+    finish(as_json, {"report": str(out), **found.to_dict()})
+
+
 def predict(
     model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB…", help="What to inspect.")],
@@ -201,8 +242,8 @@ def set_(
     as_json: Json = False,
 ) -> None:
     """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
+    from draem.inspection.described import changed_rows
     from draem.inspection.edits import set_values
-    from draem.tables.models import changed_rows
 
     before, after = set_values(model, values, profile)
     for line in changed_rows(before, after) or ["nothing changed"]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +42,7 @@ _EDGES = bin_edges()
 
 @dataclass
 class _Drawn:
-    """The images of one stratum: how often each was drawn in each replicate (replicates × images), and their scores."""
+    """The images of one stratum: how often each was drawn (1 + replicates × images, see `_draws`), and their scores."""
 
     weights: NDArray[np.uint16]
     scores: list[float] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Bootstrap:
         """`strata`: of every image that will come, in any order; what does not come is left out of its stratum."""
         counts = Counter(strata)
         self._strata = {key: _Drawn(_draws(key, count, replicates, seed)) for key, count in counts.items()}
-        self._categories = {category: _Sums(replicates) for category, _ in counts}
+        self._categories = {category: _Sums(1 + replicates) for category, _ in counts}
 
     def add(self, stratum: Stratum, score: float, pixels: PixelCounts | None) -> None:
         """Count one image: its score, and the histograms of its own pixels, none where its truth is not known."""
@@ -91,54 +91,54 @@ class Bootstrap:
 
     def replicates(self, category: str | None = None) -> dict[str, Floats]:
         """Each metric in every replicate, of one category or of all images pooled; NaN where it cannot be known."""
+        image, pixel = list(self.image_counts(category))[1:], list(self.pixel_counts(category))[1:]
+        found = {
+            f"{what}_{name}": np.array([_value(metric, counts[0], counts[1]) for counts in parts])
+            for what, parts in (("image", image), ("pixel", pixel))
+            for name, metric in (("auroc", auroc), ("ap", average_precision), ("f1_max", lambda *of: f1_max(*of)[0]))
+        }
+        found["pixel_aupro"] = np.array([_aupro(*counts) for counts in pixel])
+        return found
+
+    def image_counts(self, category: str | None = None) -> Iterator[tuple[Counts, Counts]]:
+        """Anomalous and good images at each score, from the highest on: of the images themselves, then as drawn."""
         strata = {key: drawn for key, drawn in self._strata.items() if category in (None, key[0])}
-        sums = [sums for name, sums in self._categories.items() if category in (None, name)]
-        return _image_metrics(strata) | _pixel_metrics(sums)
+        scores = np.concatenate([drawn.scores for drawn in strata.values()])
+        anomalous = np.concatenate([np.full(len(drawn.scores), key[1] is not None) for key, drawn in strata.items()])
+        weights = np.concatenate([drawn.weights[:, : len(drawn.scores)] for drawn in strata.values()], axis=1)
+        distinct, entry = np.unique(-scores, return_inverse=True)
+        for row in weights:
+            positives, negatives = (
+                np.bincount(entry[kind], weights=row[kind], minlength=len(distinct)) for kind in (anomalous, ~anomalous)
+            )
+            yield positives, negatives
+
+    def pixel_counts(self, category: str | None = None) -> Iterator[tuple[Counts, Counts, Counts, float]]:
+        """Anomalous and normal pixels at each bin from the highest on, overlap, and regions: likewise."""
+        chosen = [sums for name, sums in self._categories.items() if category in (None, name)]
+        for sums in chosen:
+            sums.flush()
+        histograms = np.sum([sums.histograms for sums in chosen], axis=0)[:, :, ::-1]
+        regions = np.sum([sums.regions for sums in chosen], axis=0)
+        for (positives, negatives, overlap), number in zip(histograms, regions, strict=True):
+            yield positives, negatives, overlap, float(number)
 
 
 def _draws(stratum: Stratum, count: int, replicates: int, seed: int) -> NDArray[np.uint16]:
+    """How often each image is drawn: every one once, for the images themselves, and then as chance has it."""
     random = np.random.default_rng([seed, zlib.crc32(repr(stratum).encode("utf-8", "surrogateescape"))])
-    places = random.integers(0, count, (replicates, count))
-    weights = np.zeros((replicates, count), np.uint16)
-    for row, drawn in zip(weights, places, strict=True):
+    weights = np.ones((1 + replicates, count), np.uint16)
+    for row, drawn in zip(weights[1:], random.integers(0, count, (replicates, count)), strict=True):
         row[:] = np.bincount(drawn, minlength=count)
     return weights
 
 
-def _image_metrics(strata: Mapping[Stratum, _Drawn]) -> dict[str, Floats]:
-    scores = np.concatenate([drawn.scores for drawn in strata.values()])
-    anomalous = np.concatenate([np.full(len(drawn.scores), key[1] is not None) for key, drawn in strata.items()])
-    weights = np.concatenate([drawn.weights[:, : len(drawn.scores)] for drawn in strata.values()], axis=1)
-    distinct, entry = np.unique(-scores, return_inverse=True)
-    names = ("image_auroc", "image_ap", "image_f1_max")
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for row in weights:
-        positives, negatives = (
-            np.bincount(entry[kind], weights=row[kind], minlength=len(distinct)) for kind in (anomalous, ~anomalous)
-        )
-        _append(found, names, positives, negatives)
-    return {name: np.array(values) for name, values in found.items()}
+def _value(metric: Callable[[Counts, Counts], float], positives: Counts, negatives: Counts) -> float:
+    return metric(positives, negatives) if rankable(positives, negatives) else np.nan
 
 
-def _pixel_metrics(categories: Sequence[_Sums]) -> dict[str, Floats]:
-    for sums in categories:
-        sums.flush()
-    histograms = np.sum([sums.histograms for sums in categories], axis=0)[:, :, ::-1]
-    regions = np.sum([sums.regions for sums in categories], axis=0)
-    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max")
-    found: dict[str, list[float]] = {name: [] for name in (*names, "pixel_aupro")}
-    for (positives, negatives, overlap), number in zip(histograms, regions, strict=True):
-        _append(found, names, positives, negatives)
-        known = rankable(positives, negatives)
-        found["pixel_aupro"].append(aupro(negatives, overlap, number, PRO_MAX_FPR) if known else np.nan)
-    return {name: np.array(values) for name, values in found.items()}
-
-
-def _append(found: dict[str, list[float]], names: tuple[str, str, str], positives: Counts, negatives: Counts) -> None:
-    known = rankable(positives, negatives)
-    values = (auroc, average_precision, lambda *counts: f1_max(*counts)[0])
-    for name, value in zip(names, values, strict=True):
-        found[name].append(value(positives, negatives) if known else np.nan)
+def _aupro(positives: Counts, negatives: Counts, overlap: Counts, regions: float) -> float:
+    return aupro(negatives, overlap, regions, PRO_MAX_FPR) if rankable(positives, negatives) else np.nan
 
 
 def intervals(replicates: Mapping[str, Floats], metrics: Metrics, level: float = 0.95) -> dict[str, list[float] | None]:

@@ -17,6 +17,7 @@ from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.bootstrap import Bootstrap, Stratum, intervals
+from draem.evaluation.curves import Curve, curves_of
 from draem.evaluation.found import DETECTABLE, Defect, defects_in, smallest_detectable
 from draem.evaluation.found import to_dict as recall_to_dict
 from draem.evaluation.metrics import Metrics, MetricsAccumulator, PixelCounts, mean_metrics
@@ -30,6 +31,8 @@ from draem.inspection.prediction import Prediction
 from draem.modelfile import Thresholds, Verdict
 from draem.pictures import heat_map, overlay, scaled, sheet
 
+Watch = Callable[[Sample, Prediction, NDArray[np.bool_] | None], None]
+"""Takes a sample, what was predicted of it, and its mask at the map's size, none where it is not known."""
 _PICTURED_EACH = 4
 """Images of each defect type on the sheet."""
 _CELL = (192, 192)
@@ -74,6 +77,8 @@ class Evaluation:
     replicates: dict[str, Floats] = field(default_factory=dict, repr=False)
     """Each metric for other draws of as many images: see `draem.evaluation.bootstrap`."""
     category_replicates: dict[str, dict[str, Floats]] = field(default_factory=dict, repr=False)
+    curves: dict[str, Curve] = field(default_factory=dict, repr=False)
+    """See `draem.evaluation.curves`."""
 
     @property
     def intervals(self) -> dict[str, list[float] | None]:
@@ -95,12 +100,17 @@ class Evaluation:
         return self._shares("anomalous").get("accept")
 
     def in_words(self) -> list[str]:
-        """What the verdicts were, and from which size on defects are found; empty without a threshold."""
+        """What the verdicts were, and from which size on defects are found, each where it is known."""
         lines = []
         for what, share in (("good images rejected", self.false_rejects), ("anomalous ones accepted", self.escapes)):
             if share is not None:
                 low, high = share.limits
                 lines.append(f"{what}: {share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})")
+        return lines + self.beyond_verdicts()
+
+    def beyond_verdicts(self) -> list[str]:
+        """From which size on defects are found, and AUPIMO, each where it is known."""
+        lines = []
         smallest = smallest_detectable(self.defects)
         if smallest is not None:
             lines.append(f"{DETECTABLE:.0%} of the defects at least {smallest:.1f} pixels across are found")
@@ -189,8 +199,9 @@ def evaluate_dataset(
     *,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = lambda sample, prediction, mask: None,
 ) -> Evaluation:
-    """As `evaluate`, on a data set that is read already."""
+    """As `evaluate`, on a data set that is read already; `watch` is called with every image while it is at hand."""
     config, samples = detector.header.config.data, samples_to_test(dataset)
     by_path = {sample.path: sample for sample in samples}
     tally, sheet_rows = _Tally(detector, samples), _SheetRows()
@@ -203,6 +214,7 @@ def evaluate_dataset(
         masks_unread += [problem] if problem else []
         tally.add(sample, prediction, mask)
         sheet_rows.add(sample, prediction, mask, config)
+        watch(sample, prediction, mask)
         progress(len(tally.images) + len(left_out), len(samples))
     if not tally.images:
         raise DataError(f"{dataset.root}: none of its {len(samples)} test images can be read; first: {left_out[0]}")
@@ -250,6 +262,7 @@ class _Tally:
             thresholds=self._detector.header.thresholds,
             replicates=self._bootstrap.replicates(),
             category_replicates={name: self._bootstrap.replicates(name) for name in by_category},
+            curves=curves_of(self._bootstrap),
         )
 
 

@@ -16,11 +16,6 @@ def show(table: Table) -> None:
     (console if console.is_terminal else Console(width=160)).print(table)
 
 
-def printable(text: str) -> str:
-    """Text with what a terminal would act upon, or cannot show, spelled out: file names may hold anything."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
 @contextmanager
 def counted(verb: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, moved by calling with what is done and how much there is."""

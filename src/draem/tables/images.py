@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from draem.data.doctor.findings import Report
+from draem.inspection.described import printable
 from draem.simulation.coverage import Coverage
-from draem.tables.console import printable, right_aligned
+from draem.tables.console import right_aligned
 
 
 def findings_table(report: Report) -> Table:
