@@ -236,10 +236,13 @@ def agree(run: Run, model: Path, images: list[Raw], folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"interpolation": "linear"}, {"value_range": (40.0, 200.0), "fit": "letterbox"}],
+    [{}, {"interpolation": "linear"}, {"value_range": (40.0, 200.0), "fit": "letterbox"}, {"outside": "blank"}],
 )
 def test_openvino_program_decides_as_draem(inspect: Run, tiny_ir: Path, tmp_path: Path, data: dict[str, Any]) -> None:
     model = lowered(tiny_ir, tmp_path / "model.xml", data=data)
+    if data.get("outside") == "blank":
+        half = RegionOfInterest(inspect=[[(0.1, 0.0), (0.6, 0.0), (0.6, 1.0), (0.1, 1.0)]])
+        edit_header(model, read_header(model).model_copy(update={"region": half}))
     images = [picture(*size) for size in SIZES] + [picture(90, 70, 1), picture(90, 70, 3, 16)]
     assert set(agree(inspect, model, images, tmp_path)) == {"accept", "review", "reject"}
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from draem.data.interest import draw_region, outline
 from draem.errors import ImageError
 from draem.evaluation.evaluate import evaluate
 from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
-from draem.inspection.region import InspectedPixels, draw_region, outline
+from draem.inspection.region import InspectedPixels
 from draem.modelfile import RegionOfInterest, Thresholds, edit_header, read_header
 from draem.modelfile.header import Polygon
 from draem.pixels import Images

@@ -19,12 +19,12 @@ import onnx
 import pytest
 
 from conftest import Outcome
+from draem.data.interest import draw_region
 from draem.errors import ConfigError, DraemError, ModelFileError
 from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.inspection.edits import KEYS, set_values
 from draem.inspection.openvino_backend import import_openvino
-from draem.inspection.region import draw_region
 from draem.modelfile import (
     Artefact,
     Certificate,

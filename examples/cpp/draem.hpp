@@ -60,6 +60,15 @@ inline std::vector<char> inspected_pixels(const Fit& fit, const Header& header) 
     return kept;
 }
 
+/// Where nothing counts, the network sees mid-grey, if it was trained so. `input` is C×H×W in [0, 1].
+inline void blank_outside(const Fit& fit, const Header& header, float* input) {
+    if (!header.blank) return;
+    const std::vector<char> kept = inspected_pixels(fit, header);
+    const float middle = static_cast<float>((header.highest() + 1) / 2) / static_cast<float>(header.highest());
+    for (std::size_t i = 0; i < header.values(); ++i)
+        if (!kept[i % header.pixels()]) input[i] = middle;
+}
+
 /// The maximum of the anomaly map (height × width) under a mean filter, zeros beyond the border. Throws Error.
 inline float image_score(const float* anomaly_map, const Fit& fit, const Header& header) {
     const int height = header.height, width = header.width, side = header.filter_size, reach = side / 2;
@@ -135,6 +144,7 @@ int inspect(int argc, char** argv) {
             for (int i = 0; i < count; ++i) {
                 path = argv[first + i];
                 fits.push_back(preprocess(Netpbm::read(path), header, &images[i * header.values()]));
+                blank_outside(fits.back(), header, &images[i * header.values()]);
             }
             const float* maps = network.run(images);
             for (int i = 0; i < count; ++i) {

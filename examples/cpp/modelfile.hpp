@@ -29,6 +29,7 @@ struct Header {
     int filter_size = 21;                                  ///< side of the mean filter; odd
     std::optional<double> reject, review;                  ///< scores above are rejected; go to review
     std::vector<Polygon> inspect, ignore;                  ///< the region of interest
+    bool blank = false;                                    ///< the network sees mid-grey outside of it
     int batch = 1;                                         ///< images in one run
     bool int8 = false;                                     ///< see int8_is_exact
     std::string sha256;                                    ///< of the weights
@@ -58,8 +59,8 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     const Json json = JsonReader::read(text);
     if (json["kind"].is_null() || json["kind"].text() != "draem-model") throw Error("not a draem model");
     const int version = json["format_version"].integer();
-    if (version < 1 || version > 2)
-        throw Error("header version " + std::to_string(version) + ", this program reads 1 and 2");
+    if (version < 1 || version > 3)
+        throw Error("header version " + std::to_string(version) + ", this program reads 1 to 3");
     if (sha256(text) != sum) throw Error("its header does not match its checksum; copy the file again");
 
     const Json &data = json["config"]["data"], &score = json["config"]["score"];
@@ -83,6 +84,8 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     }
     header.inspect = read_polygons(json["region"]["inspect"]);
     header.ignore = read_polygons(json["region"]["ignore"]);
+    if (const Json& outside = data["outside"]; !outside.is_null())
+        header.blank = outside.text() == "blank" && !(header.inspect.empty() && header.ignore.empty());
     if (const Json& batch = json["artefact"]["batch"]; !batch.is_null()) header.batch = batch.integer();
     if (const Json& stored = json["artefact"]["precision"]; !stored.is_null()) header.int8 = stored.text() == "int8";
     header.sha256 = json["sha256"].text();

@@ -193,7 +193,7 @@ def _silence_opencv() -> None:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an H×W×3 uint8 RGB image, whole or not at all, in the format of the suffix (JPEG and WebP: quality 95).
+    """Write an H×W×3 uint8 RGB or H×W grey image, whole or not at all, as the suffix says (JPEG and WebP: quality 95).
 
     Raises:
         DraemError: the suffix is none of WRITTEN_SUFFIXES, or the file cannot be written.
@@ -203,7 +203,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise DraemError(f"{path}: cannot write {suffix or 'a file without suffix'}: use {', '.join(WRITTEN_SUFFIXES)}")
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_WEBP_QUALITY, 95]
     chosen = {".jpg": quality[:2], ".jpeg": quality[:2], ".webp": quality[2:]}.get(suffix, [])
-    _encode(path, suffix, image[..., ::-1], chosen)
+    _encode(path, suffix, image if image.ndim == 2 else image[..., ::-1], chosen)
 
 
 def write_map(path: Path, anomaly_map: NDArray[np.floating[Any]]) -> None:

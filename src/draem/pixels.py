@@ -44,6 +44,11 @@ class PixelFormat:
         """The value that stands for 1."""
         return int(2**self.depth - 1)
 
+    @property
+    def middle(self) -> int:
+        """Mid-grey: what stands where nothing is to be seen."""
+        return int(2 ** (self.depth - 1))
+
 
 def convert(raw: NDArray[Any], wanted: PixelFormat, name: str) -> Pixels:
     """Raw values, H×W or H×W×c of uint8, uint16 or floats, as H×W×C pixels of a format; `name` is for errors.

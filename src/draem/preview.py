@@ -17,6 +17,7 @@ from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank
 from draem.data.defects import Defect, describe
 from draem.data.formats import resolve_format
+from draem.data.interest import interest_of
 from draem.data.layouts import read_layout
 from draem.data.regions import Regions
 from draem.data.samples import Dataset, Sample
@@ -83,7 +84,7 @@ def write_preview(
     marked = _marked(dataset) if comparing else ()
     data_config, _ = resolve_format(config.data, [sample.path for sample in dataset.train_good])
     with _bank(dataset, data_config, max(count, _IMAGES), seed) as bank:
-        regions = Regions.of(bank, config.simulation.region, data_config)
+        regions = Regions.of_anomalies(bank, config.simulation.region, interest_of(data_config), data_config)
         stage = Stage(bank, seed, regions)
         settings = config.simulation.model_copy(update={"clean_share": 0.0})  # clean samples show nothing
         simulator = stage.simulator(settings)

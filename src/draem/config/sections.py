@@ -79,6 +79,14 @@ class DataConfig(Section):
     images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
     overlap: Annotated[int, Field(ge=0, le=8192)] = 64
     """`tiles`: pixels that neighbouring tiles share at least; like their sides a multiple of 32 · `network.fold`."""
+    region: Path | None = None
+    """Where anomalies count: a mask image (white is inspected), drawn on one of the images, or a .json of polygons;
+    none: everywhere. It goes into the model, where `draem set` changes it."""
+    ignore: Path | None = None
+    """A mask image: what is white does not count."""
+    outside: Literal["auto", "blank", "keep"] = "auto"
+    """What the network sees where nothing counts: `blank`, mid-grey, so that nothing there can change an answer; or
+    `keep`, the image. `auto`: blank where training has a region, else keep."""
     interpolation: Literal["area", "linear"] = "area"
     """How images are made smaller: `area` averages, `linear` is what the published code does. Larger: always linear."""
     on_corrupt: Literal["skip", "stop"] = "skip"
@@ -89,6 +97,12 @@ class DataConfig(Section):
     """Share of the good images held out for validation with simulated defects."""
     calibrate_share: Share = 0.1
     """Share of the good images held out for the threshold; no image has two jobs."""
+
+    @property
+    def blanks(self) -> bool:
+        """Whether the network sees mid-grey where nothing counts."""
+        given = self.region is not None or self.ignore is not None
+        return self.outside == "blank" or (self.outside == "auto" and given)
 
     @property
     def pixel_format(self) -> PixelFormat:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from draem.config import DataConfig
 from draem.data.bank import ImageBank, Progress, view_corners
 from draem.data.foreground import LEAST_QUALITY, find_foreground
+from draem.data.interest import draw_region
 from draem.errors import ConfigError, ImageError
-from draem.images import fit_mask, read_mask, read_pixels
+from draem.images import fit_mask, plan_fit, read_mask, read_pixels
+from draem.modelfile import RegionOfInterest
 
 _USUAL = 2.0
 """A part this many times larger or smaller than on the middle one of the images was not found rightly."""
@@ -57,6 +59,49 @@ class Regions:
         if isinstance(region, Path):
             return cls(_given(region, bank, config), np.ones(len(bank)), bank.shapes, bank.size)
         return cls(*_found(bank, progress), bank.shapes, bank.size)
+
+    @classmethod
+    def inspected(cls, bank: ImageBank, interest: RegionOfInterest | None, config: DataConfig) -> Self | None:
+        """Where anomalies count on a bank's images; None: everywhere."""
+        if interest is None:
+            return None
+        # A letterbox's images lie within their padding as the first one does.
+        original = read_pixels(bank.paths[0], config.pixel_format).shape[:2] if config.fit == "letterbox" else None
+        packed = {}
+        for height, width in set(map(tuple, bank.shapes.tolist())):
+            fit = plan_fit(original or (height, width), *config.frame((height, width)))
+            inside = np.zeros((height, width), np.bool_)
+            inside[fit.window] = draw_region(interest, (fit.height, fit.width))
+            packed[height, width] = np.packbits(inside, axis=1)
+        chosen = [packed[height, width] for height, width in bank.shapes.tolist()]
+        return cls(chosen, np.ones(len(bank)), bank.shapes, bank.size)
+
+    @classmethod
+    def of_anomalies(
+        cls,
+        bank: ImageBank,
+        region: Literal["everywhere", "foreground"] | Path,
+        interest: RegionOfInterest | None,
+        config: DataConfig,
+        progress: Progress | None = None,
+    ) -> Self | None:
+        """As `of`, but for what is not inspected: no anomaly lies there.
+
+        Raises:
+            ConfigError: as `of`; or nothing of an image is left.
+        """
+        found, inspected = cls.of(bank, region, config, progress), cls.inspected(bank, interest, config)
+        if inspected is None or inspected.packed is None:
+            return found
+        if found is None or found.packed is None:
+            return inspected
+        packed = [one & other for one, other in zip(found.packed, inspected.packed, strict=True)]
+        if empty := [bank.paths[place].name for place, bits in enumerate(packed) if not bits.any()]:
+            raise ConfigError(
+                f"simulation.region and data.region share no pixel on {len(empty)} images, such as {empty[0]}: "
+                "give one of them, or larger ones"
+            )
+        return cls(packed, found.qualities, found.shapes, found.size)
 
     def views(self, places: NDArray[np.int64], draws: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         """The regions in what the network sees of these images, B×H×W bool, as of `ImageBank.views`; none: everywhere.

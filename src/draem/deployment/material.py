@@ -15,7 +15,7 @@ from draem.data.samples import Dataset, Sample, split_good
 from draem.errors import DataError
 from draem.modelfile import Header
 from draem.pixels import Images
-from draem.simulation.batch import load_batch, load_regions
+from draem.simulation.batch import blanked, load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 
@@ -82,11 +82,15 @@ def _simulate(
 ) -> Simulations:
     config, cpu = header.config, torch.device("cpu")
     with ImageBank.load([sample.path for sample in samples], config.data, progress=progress) as bank:
-        regions = Regions.of(bank, config.simulation.region, config.data)
+        regions = Regions.of_anomalies(bank, config.simulation.region, header.region, config.data)
         places = torch.arange(count)
         indices = places % len(bank)
         keys = sample_keys(config.training.seed, step, places)
+        images = load_batch(bank, indices, keys, cpu)
+        if config.data.blanks:
+            inspected = load_regions(Regions.inspected(bank, header.region, config.data), indices, keys, cpu)
+            images = blanked(images, inspected, config.data.pixel_format)
         simulated = Simulator(config.simulation, config.data.size, cpu, header.channels)(
-            load_batch(bank, indices, keys, cpu), keys, load_regions(regions, indices, keys, cpu)
+            images, keys, load_regions(regions, indices, keys, cpu)
         )
     return Simulations(simulated.anomalous.numpy(), simulated.mask[:, 0].numpy() > 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from draem.inspection.region import draw_region
+from draem.data.interest import draw_region
 from draem.modelfile import Artefact, Certificate, Header, Thresholds
 
 _FINE = (512, 512)

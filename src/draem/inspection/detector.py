@@ -203,7 +203,7 @@ class Detector:
         """Maps and reconstructions of images brought to the network's input size."""
         data = self.header.config.data
         inputs = [fit_image(image, *data.frame(data.size), data.interpolation) for image in images]
-        stacked = np.stack(inputs)
+        stacked = np.stack([self._blanked(fitted, image) for fitted, image in zip(inputs, images, strict=True)])
         with self._turn() as waited:
             found = self._maps(stacked)
         return list(found[:, 0]), [_shown(one) for one in found], waited
@@ -218,7 +218,7 @@ class Detector:
                 tiling = Tiling.of((image.shape[0], image.shape[1]), data.size, data.overlap, stride)
                 maps.append(np.empty(image.shape[:2], np.float32))
                 reconstructions.append(np.empty((*image.shape[:2], 3), np.uint8))
-                batches = batched(tiling.cut(image), at_once)
+                batches = batched(tiling.cut(self._blanked(image, image)), at_once)
                 runs = in_order(lambda tiles: self._maps(np.stack(tiles)), batches, self.backend.in_flight)
                 for rows, band in tiling.blend(chain.from_iterable(runs)):
                     np.clip(band[0], 0.0, 1.0, out=maps[-1][rows])  # weights add up to 1 but for the last bit
@@ -240,6 +240,15 @@ class Detector:
         """The map with nothing found outside of the region of interest, and in a letterbox's padding."""
         mask = self.inspected.mask((image.shape[0], image.shape[1]))
         return found if mask is None else np.where(mask, found, np.float32(0))
+
+    def _blanked(self, fitted: Pixels, image: Pixels) -> Pixels:
+        """What the network sees of an image: mid-grey where nothing counts, if it was trained so."""
+        data = self.header.config.data
+        if self.header.region is None or not data.blanks:
+            return fitted
+        mask = self.inspected.mask((image.shape[0], image.shape[1]))
+        assert mask is not None
+        return np.where(mask[..., None], fitted, fitted.dtype.type(data.pixel_format.middle))
 
     @contextmanager
     def _turn(self) -> Iterator[float]:

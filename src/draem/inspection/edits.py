@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from draem.errors import ConfigError, ImageError
-from draem.images import read_mask
-from draem.inspection.region import draw_region, outline
+from draem.data.interest import merged, read_interest
+from draem.errors import ConfigError
 from draem.modelfile import Header, Profile, RegionOfInterest, Thresholds
 from draem.modelfile.edits import change_header, with_region, with_thresholds
-from draem.modelfile.header import Polygon
-from draem.modelfile.sealed import LARGEST_HEADER, read_bytes
-from draem.modelfile.strictjson import parse_json
 from draem.settings import nearest, parse_number
 
 KEYS = {
@@ -56,12 +49,12 @@ def set_values(model: Path, assignments: Iterable[str], profile: str | None = No
     if profile is not None and not values.keys() <= {"threshold", "review"}:
         raise ConfigError("a profile has a threshold and a review zone; the region is that of all: set it without")
     regions: dict[str, RegionOfInterest | None] = {
-        key: _read_region(key, values[key]) for key in ("region", "ignore") if key in values
+        key: read_interest(key, values[key]) for key in ("region", "ignore") if key in values
     }
 
     def change(header: Header) -> Header:
         if regions:
-            header = with_region(header, _region(header, regions))
+            header = with_region(header, merged(header.region, regions, header.config.data.size))
         if "threshold" in values or "review" in values:
             own = Profile(thresholds=header.thresholds, reference=header.reference)
             former = own if profile is None else header.profiles.get(profile, Profile())
@@ -124,52 +117,3 @@ def _number(key: str, text: str) -> float | None:
     if not 0 <= value <= 1:
         raise ConfigError(f"{key}={text[:40]}: give {KEYS[key]}")
     return value
-
-
-def _region(header: Header, given: dict[str, RegionOfInterest | None]) -> RegionOfInterest | None:
-    """The header's region with the parts that are given; none where nothing of one is left."""
-    region = given.get("region", header.region) or RegionOfInterest()
-    if "ignore" in given:
-        ignored = given["ignore"] or RegionOfInterest()
-        region = _checked("ignore", {"inspect": region.inspect, "ignore": ignored.inspect})
-    if not draw_region(region, header.config.data.size).any():
-        raise ConfigError("region and ignore: together they leave nothing to inspect")
-    return region if region.inspect or region.ignore else None
-
-
-def _read_region(key: str, text: str) -> RegionOfInterest | None:
-    """What a file says is inspected, or with the key `ignore` is not: both stand in `inspect`."""
-    if text.lower() == "none":
-        return None
-    path = Path(text)
-    if path.suffix.lower() == ".json" and key == "region":
-        return _read_polygons(path)
-    try:
-        mask = read_mask(path)
-        if not mask.any():
-            raise ConfigError(f"{key}: {path}: nothing in it is white")
-        whole = key == "region" and mask.all()
-        polygons: list[Polygon] = [] if whole else outline(mask)
-    except ImageError as error:
-        raise ConfigError(f"{key}: {error}") from None
-    return _checked(key, {"inspect": polygons})
-
-
-def _read_polygons(path: Path) -> RegionOfInterest:
-    try:
-        values = parse_json(read_bytes(path, LARGEST_HEADER))
-    except ValueError:
-        raise ConfigError(f"region: {path}: not JSON, or it says something twice") from None
-    return _checked(f"region: {path}", values)
-
-
-def _checked(place: str, values: Any) -> RegionOfInterest:
-    try:
-        return RegionOfInterest.model_validate(values)
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{place}: wrong at {where[:60]!r} ({first['msg']}); polygons are lists of corners [x, y] from 0 to 1 in "
-            '{"inspect": […], "ignore": […]}'
-        ) from None

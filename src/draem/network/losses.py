@@ -41,6 +41,7 @@ def draem_losses(
     parts: Parts = "both",
     l1_weight: float = 0.0,
     dice_weight: float = 0.0,
+    inspected: Tensor | None = None,
 ) -> Losses:
     """The paper's loss, and what the two last weights add; of a sub-network alone, the other's terms are zero.
 
@@ -54,25 +55,37 @@ def draem_losses(
         parts: which sub-networks there are.
         l1_weight: of the mean difference between probability and mask.
         dice_weight: of the share of anomalous area that is not shared; see `dice_loss`.
+        inspected: B×1×H×W, 1 where anomalies count, else 0: means are taken there alone; none: over all pixels.
     """
     # Under autocast the products of SSIM's window would be bfloat16, and its variances rounding errors.
     with torch.autocast(logits.device.type, enabled=False):
         reconstruction, logits = reconstruction.float(), logits.float()
         none = logits.new_zeros(())
         restores, segments = parts != "discriminative", parts != "reconstructive"
-        ssim = ssim_loss(reconstruction, normal) if restores else none
-        l2 = functional.mse_loss(reconstruction, normal) if restores else none
-        focal = focal_loss(logits, mask, focal_gamma) if segments else none
+        ssim = ssim_loss(reconstruction, normal, inspected) if restores else none
+        l2 = _mean((reconstruction - normal).square(), inspected) if restores else none
+        focal = focal_loss(logits, mask, focal_gamma, inspected) if segments else none
         total = ssim_weight * ssim + l2 + focal
         if segments and (l1_weight or dice_weight):
             found = torch.sigmoid(logits[:, 1:] - logits[:, :1])
-            total = total + l1_weight * functional.l1_loss(found, mask) + dice_weight * dice_loss(found, mask)
+            l1 = _mean((found - mask).abs(), inspected)
+            seen = found if inspected is None else found * inspected
+            total = total + l1_weight * l1 + dice_weight * dice_loss(seen, mask)
     return Losses(total, ssim, l2, focal)
 
 
-def ssim_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over pixels and channels of 1 − SSIM; see `ssim_map`."""
-    return 1.0 - ssim_map(a, b).mean()
+def _mean(values: Tensor, inspected: Tensor | None) -> Tensor:
+    """Over all of B×C×H×W, or over the inspected pixels, B×1×H×W of 0 and 1; zero where there are none of these."""
+    if inspected is None:
+        return values.mean()
+    return (values * inspected).sum() / (inspected.sum() * values.shape[1]).clamp_min(1.0)
+
+
+def ssim_loss(a: Tensor, b: Tensor, inspected: Tensor | None = None) -> Tensor:
+    """Mean over (inspected) pixels and channels of 1 − SSIM; see `ssim_map`."""
+    if inspected is None:
+        return 1.0 - ssim_map(a, b).mean()
+    return _mean(1.0 - ssim_map(a, b), inspected)
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
@@ -95,8 +108,8 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     return similarity
 
 
-def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """Mean over pixels of −(1 − p)^γ · log p, p the probability of the pixel's true class, no class weight.
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float, inspected: Tensor | None = None) -> Tensor:
+    """Mean over (inspected) pixels of −(1 − p)^γ · log p, p the probability of the pixel's true class, no class weight.
 
     Args:
         logits: B×2×H×W, normal and anomalous.
@@ -110,7 +123,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float) -> Tensor:
     log_p = -functional.softplus(-margin)
     # (1 − p)^γ from its logarithm: the power's gradient at 1 − p = 0 is infinite for γ below 1.
     weight = torch.exp(-gamma * functional.softplus(margin))
-    return (weight * -log_p).mean()
+    return _mean(weight * -log_p, inspected)
 
 
 def dice_loss(found: Tensor, mask: Tensor) -> Tensor:
@@ -124,7 +137,7 @@ def dice_loss(found: Tensor, mask: Tensor) -> Tensor:
     return 1.0 - shared / (found.sum() + mask.sum() + 1.0)
 
 
-def taught_loss(logits: Tensor, taught: Tensor, gamma: float) -> Tensor:
+def taught_loss(logits: Tensor, taught: Tensor, gamma: float, inspected: Tensor | None = None) -> Tensor:
     """The focal loss with a teacher's probabilities in the place of the mask: mean of |q − p|^γ · H(q, p), float32.
 
     p and q are the student's and the teacher's probability of the anomalous class, H their cross-entropy. Where the
@@ -134,6 +147,7 @@ def taught_loss(logits: Tensor, taught: Tensor, gamma: float) -> Tensor:
         logits: B×2×H×W, the student's.
         taught: B×2×H×W, the teacher's.
         gamma: focusing exponent.
+        inspected: B×1×H×W, 1 where anomalies count; none: everywhere.
 
     Source: Li et al., "Generalized focal loss", NeurIPS 2020, equation 5 (quality focal loss).
     """
@@ -143,7 +157,7 @@ def taught_loss(logits: Tensor, taught: Tensor, gamma: float) -> Tensor:
         entropy = functional.binary_cross_entropy_with_logits(margin, target, reduction="none")
         # The power's gradient at 0 is infinite for γ below 1.
         distance = (target - torch.sigmoid(margin)).abs().clamp_min(1e-6)
-        return (distance.pow(gamma) * entropy).mean()
+        return _mean((distance.pow(gamma) * entropy)[:, None], inspected)
 
 
 def gaussian_window(device: torch.device | None = None) -> Tensor:

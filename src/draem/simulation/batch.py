@@ -12,6 +12,7 @@ from torch import Tensor
 
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
+from draem.pixels import PixelFormat
 from draem.simulation.draws import Stream, to_device, uniform
 
 
@@ -24,6 +25,13 @@ def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.dev
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that the copy does not wait for the device
     return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
+
+
+def blanked(images: Tensor, inspected: Tensor | None, pixels: PixelFormat) -> Tensor:
+    """The images, mid-grey where they are not inspected (B×1×H×W of 0 and 1; none: they are all over)."""
+    if inspected is None:
+        return images
+    return images * inspected + (1.0 - inspected) * (pixels.middle / pixels.highest)
 
 
 def load_regions(regions: Regions | None, indices: Tensor, keys: Tensor, device: torch.device) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 RUN/config.yaml            what made it, resolved
 RUN/split.json             which good image had which job
+RUN/region.json            where anomalies count; null: everywhere
 RUN/metrics.csv            its history; RUN/tensorboard the same with pictures
 RUN/checkpoint.safetensors where --resume goes on
 RUN/model.safetensors      the model
@@ -23,11 +24,13 @@ import torch
 import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from pydantic import TypeAdapter, ValidationError
 from torch.nn.parallel import DistributedDataParallel
 
 from draem.config import Config, DataConfig, NetworkConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
+from draem.data.interest import interest_of
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample, Split, content_sum, fingerprint, split_good
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
@@ -36,7 +39,7 @@ from draem.inspection.calibration import first_thresholds, reference_of
 from draem.inspection.detector import Detector
 from draem.inspection.memory import out_of_memory
 from draem.inspection.torch_backend import TorchBackend, choose_device
-from draem.modelfile import DataRecord, Header, TrainingRecord, colour_order, package_versions
+from draem.modelfile import DataRecord, Header, RegionOfInterest, TrainingRecord, colour_order, package_versions
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
 from draem.pixels import unused_range
@@ -45,7 +48,7 @@ from draem.training.memory import keep_freed_memory, largest_batch, smallest_bat
 from draem.training.progress import RunLog
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
-MODEL, CONFIG, SPLIT = "model.safetensors", "config.yaml", "split.json"
+MODEL, CONFIG, SPLIT, REGION = "model.safetensors", "config.yaml", "split.json", "region.json"
 _JOBS = ("train", "select", "calibrate")
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -72,6 +75,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
     with RunLog(out, active=fabric.is_global_zero) as log:
         log.message(_announce(config, dataset, split, fabric))
         data_config, said = _format(config.data, dataset, begun=resume and (out / CHECKPOINT).exists())
+        data_config = data_config.model_copy(update={"outside": "blank" if data_config.blanks else "keep"})
         config = config.model_copy(update={"data": data_config})
         for line in said:
             log.message(line)
@@ -79,10 +83,12 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             teacher.refuse_other_images(data_config)
             log.message(f"teacher: {teacher.path} ({teacher.header.config.network.widths})")
         train, select = _load_banks(split, config, out, log)
-        if fabric.is_global_zero:
-            _write_record(out, config, split)
+        interest = _interest(config.data, out, resume)
         fabric.barrier()
-        trainer = Trainer(config, out, fabric, train, select, log, teacher)
+        if fabric.is_global_zero:
+            _write_record(out, config, split, interest)
+        fabric.barrier()
+        trainer = Trainer(config, out, fabric, train, select, log, teacher, interest)
         if trainer.train_regions is not None:
             log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
@@ -90,6 +96,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
             header = _header(config, dataset, split, trained, str(fabric.device), teacher)
+            header = header.model_copy(update={"region": interest})
             header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
             log.message(f"model: {out / MODEL}")
         fabric.barrier()
@@ -124,6 +131,11 @@ def _on_this_machine(config: Config) -> Config:
     precision = recipe.precision
     if precision == "auto":
         precision = "bf16" if _native_bf16(device) else "fp32"
+    if (config.data.region or config.data.ignore) and config.simulation.rotation.probability:
+        raise ConfigError(
+            "data.region and simulation.rotation exclude each other: the region would not turn with the image; set "
+            "simulation.rotation=none"
+        )
     if precision == "fp16" and device == "cpu":
         raise ConfigError("training.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if recipe.devices > 1 and device == "cuda" and recipe.devices > torch.cuda.device_count():
@@ -246,7 +258,20 @@ def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) ->
     )
 
 
-def _write_record(out: Path, config: Config, split: Split) -> None:
+def _interest(config: DataConfig, out: Path, resume: bool) -> RegionOfInterest | None:
+    """The region of interest; a resumed run keeps the one that it began with, whatever became of its files."""
+    kept = out / REGION
+    if not (resume and kept.exists()):
+        return interest_of(config)
+    try:
+        found: RegionOfInterest | None = TypeAdapter(RegionOfInterest | None).validate_json(kept.read_bytes())
+    except ValidationError:
+        raise DataError(f"{kept}: damaged; start a new run in another --out") from None
+    return found
+
+
+def _write_record(out: Path, config: Config, split: Split, interest: RegionOfInterest | None) -> None:
+    atomic_write(out / REGION, (b"null" if interest is None else interest.model_dump_json().encode()))
     names = {job: [sample.name for sample in getattr(split, job)] for job in _JOBS}
     images = fingerprint([*split.train, *split.select, *split.calibrate])
     atomic_write(out / SPLIT, json.dumps({**names, "fingerprint": images}, indent=1).encode())

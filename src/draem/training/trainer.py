@@ -22,15 +22,17 @@ from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.errors import ModelFileError, TrainingError
 from draem.files import remove_unfinished
+from draem.modelfile import RegionOfInterest
 from draem.network.draem import Draem
-from draem.network.losses import draem_losses, taught_loss
-from draem.simulation.batch import load_batch, load_regions
+from draem.network.losses import taught_loss
+from draem.simulation.batch import blanked, load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
 from draem.training.checkpoint import RunState, load_weights, save_weights
 from draem.training.distillation import Teacher, refuse_other_teacher, sum_of
 from draem.training.interrupt import Interrupt
+from draem.training.objective import recipe_losses
 from draem.training.optimizer import make_optimizer
 from draem.training.order import image_indices
 from draem.training.progress import RunLog, duration
@@ -70,12 +72,15 @@ class Trainer:
         select: ImageBank | None,
         log: RunLog,
         teacher: Teacher | None = None,
+        interest: RegionOfInterest | None = None,
     ) -> None:
         recipe, channels = config.training, config.data.pixel_format.channels
         self.config, self.recipe, self.out, self.log = config, recipe, out, log
         self.fabric, self.device = fabric, fabric.device
         self.train_bank, self.select_bank = train, select if select is not None and len(select) else None
+        self.interest = interest
         self.train_regions, self.select_regions = self._regions(train), self._regions(self.select_bank)
+        self.inspected = Regions.inspected(train, interest, config.data)
         self.planned = self.steps = count_steps(recipe, len(train), fabric.world_size)
         self.settling = Settling()
         self.images_per_step = recipe.batch_size * recipe.accumulate * fabric.world_size
@@ -137,7 +142,7 @@ class Trainer:
         if bank is None:
             return None
         with self.log.counted("look for the part") as progress:
-            return Regions.of(bank, self.config.simulation.region, self.config.data, progress)
+            return Regions.of_anomalies(bank, self.config.simulation.region, self.interest, self.config.data, progress)
 
     def _report(self, rate: float) -> None:
         """At the steps for it: losses, validation, a row of the history."""
@@ -248,28 +253,21 @@ class Trainer:
         indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
         keys = sample_keys(recipe.seed, self.step, samples)
         images = load_batch(self.train_bank, indices, keys, self.device)
+        inspected = load_regions(self.inspected, indices, keys, self.device)
+        if self.config.data.blanks:
+            images = blanked(images, inspected, self.config.data.pixel_format)
         region = load_regions(self.train_regions, indices, keys, self.device)
         simulated = self.simulator(images, keys, region)
         anomalous = simulated.anomalous
         if recipe.channels_last:
             anomalous = anomalous.contiguous(memory_format=torch.channels_last)
         reconstruction, logits = self.model(anomalous)
-        losses = draem_losses(
-            reconstruction,
-            logits,
-            simulated.normal,
-            simulated.mask,
-            recipe.ssim_weight,
-            recipe.focal_gamma,
-            self.config.network.parts,
-            recipe.l1_weight,
-            recipe.dice_weight,
-        )
+        losses = recipe_losses(self.config, reconstruction, logits, simulated, inspected)
         total, taught = losses.total, []
         if self.teacher is not None:
             with self.fabric.autocast():
                 answer = self.teacher.logits(anomalous)
-            taught = [taught_loss(logits, answer, recipe.focal_gamma)]
+            taught = [taught_loss(logits, answer, recipe.focal_gamma, inspected)]
             total = total + recipe.distill_weight * (taught[0] - losses.focal)
         self.fabric.backward(total / recipe.accumulate)
         terms = torch.stack((total, losses.ssim, losses.l2, losses.focal, *taught)).detach()
@@ -303,7 +301,15 @@ class Trainer:
         assert self.select_bank is not None
         network = self._kept_network()
         with self.fabric.autocast():
-            found = validate(network, self.simulator, self.select_bank, self.config, self.device, self.select_regions)
+            found = validate(
+                network,
+                self.simulator,
+                self.select_bank,
+                self.config,
+                self.device,
+                self.select_regions,
+                self.interest,
+            )
         metrics = found.metrics
         values = {
             "val_pixel_ap": metrics.pixel_ap,

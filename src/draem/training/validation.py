@@ -15,13 +15,14 @@ from draem.data.regions import Regions
 from draem.evaluation.metrics import Metrics, MetricsAccumulator
 from draem.inspection.residual import scored_maps
 from draem.inspection.scoring import image_score
+from draem.modelfile import RegionOfInterest
 from draem.network.draem import Draem, anomaly_map
-from draem.network.losses import draem_losses
 from draem.pictures import heat_map, sheet
 from draem.pixels import view
-from draem.simulation.batch import load_batch, load_regions
+from draem.simulation.batch import blanked, load_batch, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
+from draem.training.objective import recipe_losses
 
 SAMPLES = 48
 """At least this many simulated samples; every select image is used equally often."""
@@ -47,28 +48,33 @@ def validate(
     config: Config,
     device: torch.device,
     regions: Regions | None = None,
+    interest: RegionOfInterest | None = None,
 ) -> Validation:
     """Score the network on simulated defects, which lie in the regions; every call sees the same ones.
+
+    Nothing counts outside of the region of interest.
 
     Runs in the mode of the surrounding autocast; the network is left in the mode it was in.
     """
     repeats = -(-SAMPLES // len(bank))
     count = repeats * len(bank)
-    recipe, size = config.training, config.training.batch_size
-    weights = recipe.ssim_weight, recipe.focal_gamma, config.network.parts, recipe.l1_weight, recipe.dice_weight
+    size = config.training.batch_size
     accumulator = MetricsAccumulator()
     losses: list[Tensor] = []
     rows: list[tuple[bool, list[NDArray[np.uint8]]]] = []
-    was_training = network.training
+    was_training, inspected = network.training, Regions.inspected(bank, interest, config.data)
     network.eval()
     for start in range(0, count, size):
         samples = torch.arange(start, min(start + size, count))
         indices = samples % len(bank)
         keys = sample_keys(config.training.seed, _STEP, samples)
         images, region = load_batch(bank, indices, keys, device), load_regions(regions, indices, keys, device)
+        counted = load_regions(inspected, indices, keys, device)
+        if config.data.blanks:
+            images = blanked(images, counted, config.data.pixel_format)
         simulated = simulator(images, keys, region)
         reconstruction, logits = network(simulated.anomalous)
-        terms = draem_losses(reconstruction, logits, simulated.normal, simulated.mask, *weights)
+        terms = recipe_losses(config, reconstruction, logits, simulated, counted)
         losses.append(terms.total * len(samples))
         maps = scored_maps(
             config.score.map,
@@ -77,9 +83,11 @@ def validate(
             reconstruction.float().cpu().numpy(),
         )
         masks = simulated.mask[:, 0].cpu().numpy() > 0.5
-        for found, mask in zip(maps, masks, strict=True):
-            score = image_score(found, config.score.filter_size)
-            accumulator.add(score, bool(mask.any()), found, mask)
+        kept = [None] * len(maps) if counted is None else list(counted[:, 0].cpu().numpy() > 0.5)
+        for found, mask, inside in zip(maps, masks, kept, strict=True):
+            seen = found if inside is None else np.where(inside, found, np.float32(0))
+            score = image_score(seen, config.score.filter_size)
+            accumulator.add(score, bool(mask.any()), seen, mask, counted=inside)
         if sum(anomalous for anomalous, _ in rows) < _PICTURED:
             views = (simulated.normal, simulated.anomalous, reconstruction)
             pictures = [_pictures(view) for view in views]
