@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,10 @@ def calibrate(
     defect_rate: Annotated[
         float | None, typer.Option("--defect-rate", metavar="SHARE", help="Of all parts on the line.")
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", help="Few good images: estimate by so many trainings of the recipe.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="Where these trainings lie.")] = None,
     profile: ProfileOption = None,
     layout: LayoutName = "auto",
     category: Category = None,
@@ -74,6 +79,13 @@ def calibrate(
     from draem.tables.console import counted, show
     from draem.tables.scores import calibration_table
 
+    if folds is not None:
+        if any(value is not None for value in (escape, escape_cost)) or f1:
+            raise ConfigError(
+                "--folds estimates a false-reject rate from good images; leave --escape, --f1 and costs away"
+            )
+        _by_folds(model, data, folds, runs, false_reject, review, profile, category, as_json)
+        return
     if promise not in ("confidence", "average"):
         raise ConfigError(f"--promise {promise}: confidence or average")
     if escape_cost is not None and defect_rate is None:
@@ -110,3 +122,28 @@ def calibrate(
     for line in found.in_words():
         typer.echo(line)
     finish(as_json, found.to_dict())
+
+
+def _by_folds(
+    model: Path,
+    data: Path,
+    folds: int,
+    runs: Path | None,
+    false_reject: float | None,
+    review: float | None,
+    profile: str | None,
+    category: str | None,
+    as_json: bool,
+) -> None:
+    from draem.errors import ConfigError
+    from draem.training.folds import fold_thresholds
+
+    if runs is None:
+        raise ConfigError("--folds needs --runs DIR, where its trainings lie")
+    rate = 0.01 if false_reject is None else false_reject
+    found, _ = fold_thresholds(model, data, runs, folds, rate, review=review, profile=profile, category=category)
+    typer.echo(f"reject above {found.reject:.6g}")
+    if found.review is not None:
+        typer.echo(f"review above {found.review:.6g}")
+    typer.echo(f"chosen on {found.chosen_on}")
+    finish(as_json, {"thresholds": found.model_dump(mode="json")})

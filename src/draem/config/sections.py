@@ -97,6 +97,8 @@ class DataConfig(Section):
     """Share of the good images held out for validation with simulated defects."""
     calibrate_share: Share = 0.1
     """Share of the good images held out for the threshold; no image has two jobs."""
+    fold: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=2, le=100)]] | None = None
+    """`k, K`: the k-th (from 0) of K parts of the good images is held out for the threshold, instead of a share."""
 
     @property
     def blanks(self) -> bool:
@@ -118,6 +120,12 @@ class DataConfig(Section):
     def _range_ordered(self) -> Self:
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range: the lower value comes first")
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self) -> Self:
+        if self.fold is not None and self.fold[0] >= self.fold[1]:
+            raise ValueError(f"fold: of {self.fold[1]} parts the last is {self.fold[1] - 1}")
         return self
 
     @model_validator(mode="after")

@@ -130,25 +130,43 @@ def content_sum(path: Path) -> str:
     return digest.hexdigest()[:10]
 
 
-def split_good(samples: Sequence[Sample], select_share: float, calibrate_share: float, seed: int) -> Split:
+def split_good(
+    samples: Sequence[Sample],
+    select_share: float,
+    calibrate_share: float,
+    seed: int,
+    fold: tuple[int, int] | None = None,
+) -> Split:
     """Split good images into those to train on, to select a checkpoint with and to calibrate the threshold with.
 
     The jobs go by a hash of seed and name, so neither the order of the files nor the place of the data set matters.
     Shares are of all images, rounded. From five images on, a share above 0 gets at least one; one is always left to
-    train on.
+    train on. With a fold k of K, every K-th image from the k-th on is to calibrate: the K folds share all images out.
 
     Raises:
-        DataError: there are no images.
+        DataError: there are no images, or too few for the folds.
     """
     if not samples:
         raise DataError("no good images to train on")
     drawn = sorted(samples, key=lambda sample: _draw(seed, sample.name))
+    if fold is not None:
+        return _folded(drawn, select_share, *fold)
     select, calibrate = (_count(len(drawn), share) for share in (select_share, calibrate_share))
     while select + calibrate >= len(drawn):
         select, calibrate = (select - 1, calibrate) if select > calibrate else (select, calibrate - 1)
     parts = drawn[:select], drawn[select : select + calibrate], drawn[select + calibrate :]
     by_name: list[tuple[Sample, ...]] = [tuple(sorted(part, key=lambda sample: sample.name)) for part in parts]
     return Split(train=by_name[2], select=by_name[0], calibrate=by_name[1])
+
+
+def _folded(drawn: Sequence[Sample], select_share: float, number: int, folds: int) -> Split:
+    if len(drawn) < folds:
+        raise DataError(f"{len(drawn)} good images cannot be shared out among {folds} folds")
+    held_out = drawn[number::folds]
+    rest = [sample for sample in drawn if sample not in set(held_out)]
+    select = min(_count(len(rest), select_share), len(rest) - 1)
+    by_name = [tuple(sorted(part, key=lambda sample: sample.name)) for part in (rest[select:], rest[:select], held_out)]
+    return Split(*by_name)
 
 
 def _fair_shares(sizes: Mapping[tuple[str, str], int], most: int) -> dict[tuple[str, str], int]:

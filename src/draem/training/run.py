@@ -195,7 +195,8 @@ def _split(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
     if not good:
         raise DataError(f"{dataset.root}: no good images to train on")
     if not (resume and (out / SPLIT).exists()):
-        return split_good(good, config.data.select_share, config.data.calibrate_share, config.training.seed)
+        data = config.data
+        return split_good(good, data.select_share, data.calibrate_share, config.training.seed, data.fold)
     by_name = {sample.name: sample for sample in good}
     try:
         record = json.loads((out / SPLIT).read_text(encoding="utf-8"))

@@ -1,0 +1,80 @@
+"""A threshold from few good images: the recipe trained anew on parts of them, scored on what each has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from draem.config import Config
+from draem.data.layouts import read_layout
+from draem.errors import ConfigError, ModelFileError
+from draem.inspection.calibration import ON_AVERAGE, good_threshold
+from draem.inspection.detector import Detector
+from draem.modelfile import Header, Thresholds, read_header
+from draem.modelfile.edits import change_header, with_thresholds
+from draem.training.run import MODEL, SPLIT, train_run
+
+
+def fold_thresholds(
+    model: Path,
+    data: Path,
+    runs: Path,
+    folds: int,
+    false_reject: float,
+    *,
+    review: float | None = None,
+    profile: str | None = None,
+    category: str | None = None,
+) -> tuple[Thresholds, Header]:
+    """Estimate thresholds by K trainings of a model's recipe, and write them into its header.
+
+    The scores are those of other models, trained on fewer images, so nothing is promised.
+
+    Args:
+        model: a model trained here, or an export of one: its header has the recipe.
+        data: a folder of good images, or a data set: its good images to train with.
+        runs: RUNS/fold-K-OF; finished ones are taken as they are, stopped ones go on.
+        folds: how many trainings.
+        false_reject: share of good parts that is rejected, as estimated.
+        review: share that goes to review or is rejected.
+        profile: for which camera or product.
+        category: which of several categories; `all` for all of them.
+
+    Raises:
+        ConfigError: fewer than two folds.
+        DataError: too few images for the rate, or for the folds. The model stays as it was.
+        ModelFileError: the model's header has no recipe to train by.
+    """
+    if folds < 2:
+        raise ConfigError(f"folds is {folds}; give 2 or more")
+    header = read_header(model)
+    if header.training is None:
+        raise ModelFileError(f"{model}: was not trained here ({header.origin}): it has no recipe to train folds by")
+    good = read_layout(data, header.config.data.layout, category).train_good
+    good_threshold([0.0] * len(good), false_reject, ON_AVERAGE)  # too few are told before hours of training
+    scores = [score for fold in range(folds) for score in _scores(header.config, data, runs, (fold, folds), category)]
+    reject, _ = good_threshold(scores, false_reject, ON_AVERAGE)
+    lower = None if review is None else good_threshold(scores, review, ON_AVERAGE)[0]
+    words = (
+        f"{len(scores)} good images, each scored by one of {folds} models trained without it: an estimate of "
+        f"{false_reject:.3g} false rejects, no promise"
+    )
+    thresholds = Thresholds(
+        reject=reject, review=lower if lower is not None and lower < reject else None, chosen_on=words
+    )
+    _, changed = change_header(model, lambda before: with_thresholds(before, thresholds, None, profile))
+    return thresholds, changed
+
+
+def _scores(config: Config, data: Path, runs: Path, fold: tuple[int, int], category: str | None) -> list[float]:
+    """Of the images of one fold, by the model that was trained without them."""
+    run = runs / f"fold-{fold[0]}-of-{fold[1]}"
+    folded = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
+    if (run / MODEL).exists():
+        detector = Detector.load(run / MODEL, config.training.accelerator)
+    else:
+        detector = train_run(data, run, folded, category=category, resume=run.exists())
+    held_out = set(json.loads((run / SPLIT).read_text(encoding="utf-8"))["calibrate"])
+    good = read_layout(data, config.data.layout, category).train_good
+    paths = [sample.path for sample in good if sample.name in held_out]
+    return [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]
