@@ -15,7 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from draem.errors import DataError
-from draem.plots import COLOURS, MARKERS, blank_figure, drawn
+from draem.figures import COLOURS, blank_figure, drawn
+from draem.plots import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

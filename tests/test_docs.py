@@ -110,6 +110,24 @@ def test_snippets_run(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (small / "report.html").exists()
 
 
+def test_the_tutorial_runs(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but for smaller images and budgets; hardly trained, an export needs force."""
+    monkeypatch.chdir(tmp_path)
+    made = runpy.run_path(str(ROOT / "docs" / "make_tutorial.py"))
+    code = made["code"]()
+    for told, smaller in (
+        ("size=128, train=160, test_good=40, test_defect=10", "size=64, train=12, test_good=3, test_defect=2"),
+        ("size=128, train=60", "size=64, train=60"),
+        ('"data.size": 128, "training.images": 3000', '"data.size": 64, "training.images": 16'),
+        ("cloth)\nfor", "cloth, force=True)\nfor"),
+    ):
+        assert told in code
+        code = code.replace(told, smaller)
+    exec(compile(code, "tutorial.md", "exec"), {})
+    for name in ("prediction.png", "scores.png", "report.html", "line.onnx"):
+        assert (tmp_path / "tutorial" / name).exists()
+
+
 def test_yaml_of_the_settings_page_is_a_configuration(tmp_path: Path) -> None:
     from draem.config import Config
 

@@ -18,7 +18,7 @@ SOURCE = Path(draem.__file__).parent
 FLOORS = (
     (
         *("errors", "files", "pixels", "tifftags", "arrayfiles", "imagefiles", "imageheaders", "images", "pictures"),
-        *("presets", "settings", "config", "modelfile", "pages"),
+        *("presets", "settings", "config", "modelfile", "pages", "figures"),
     ),
     ("data",),
     ("simulation",),

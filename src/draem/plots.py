@@ -9,19 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from draem.data.defects import Defect
-from draem.errors import MissingExtraError
+from draem.figures import COLOURS, blank_figure, drawn
 from draem.simulation.coverage import Coverage
 from draem.simulation.survey import Survey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Told apart by the colour-blind (M. Okabe, K. Ito, 2008)."""
 MARKERS = "o^sDvP*X"
 _GREY, _LIGHT = "#8c8c8c", "#e4e4e4"
-_DPI = 110
 _FAINTEST = 1e-3
 _LABELS = {
     "area": "area, share of the image",
@@ -67,28 +63,6 @@ def coverage_plot(coverage: Coverage, title: str) -> NDArray[np.uint8]:
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, markerscale=1.6)
     figure.suptitle(f"{title}: {coverage.share:.0%} of {len(coverage.real)} real defects lie among the simulated ones")
     return drawn(figure)
-
-
-def blank_figure(width: float, height: float) -> Figure:
-    """A figure of its own, without a window or a global state; sides in inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingExtraError("matplotlib", "report") from None
-    return Figure((width, height), dpi=_DPI, layout="constrained")
-
-
-def drawn(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as pixels, H×W×3 uint8 RGB."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3], np.uint8)  # type: ignore[no-untyped-call]
 
 
 def _histogram(axes: Axes, values: ArrayLike, label: str) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
 from draem.modelfile import Thresholds, Verdict
 from draem.pictures import heat_map, overlay, scaled, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Watch = Callable[[Sample, Prediction, NDArray[np.bool_] | None], None]
 """Takes a sample, what was predicted of it, and its mask at the map's size, none where it is not known."""
@@ -158,6 +161,21 @@ class Evaluation:
             "input_size": None if self.input_size is None else list(self.input_size),
             "mask_rule": f"resized to the {size} size, anomalous where at least half covered",
         }
+
+    def plot(self) -> Figure:
+        """Scores with thresholds and curves with their bands, as a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from draem.evaluation.figures import evaluation_figure
+
+        return evaluation_figure(self)
+
+    def _repr_html_(self) -> str:
+        from draem.evaluation.figures import evaluation_html
+
+        return evaluation_html(self)
 
     def save(self, out: str | Path) -> None:
         """Write metrics.json and sheet.png into a folder."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
 from draem.images import fit_image, read_raw
 from draem.inspection.backends import Backend, open_backend
+from draem.inspection.described import header_rows
 from draem.inspection.execution import BackendName, Device, Execution, Precision
 from draem.inspection.prediction import Prediction
 from draem.inspection.region import InspectedPixels
@@ -89,6 +91,13 @@ class Detector:
         """
         backend, header = open_backend(path, execution)
         return cls(backend, header.at_profile(profile))
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in header_rows(self.header).items()
+        )
+        return f"<table><tbody>{rows}</tbody></table><p>run by {escape(self.backend.execution)}</p>"
 
     @overload
     def predict(self, source: Source) -> Prediction: ...

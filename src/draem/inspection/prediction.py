@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from draem.images import plan_fit, unfit_box, unfit_map, write_image
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
 from draem.modelfile import Reference, Thresholds, Verdict
 from draem.pictures import overlay
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,21 @@ class Prediction:
     def save(self, path: str | Path) -> None:
         """Write the overlay as an image file."""
         write_image(Path(path), self.overlay())
+
+    def plot(self) -> Figure:
+        """Image, reconstruction, anomaly map and regions as a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from draem.inspection.figures import prediction_figure
+
+        return prediction_figure(self)
+
+    def _repr_html_(self) -> str:
+        from draem.inspection.figures import prediction_html
+
+        return prediction_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The row that `draem predict` writes, ready for JSON."""
