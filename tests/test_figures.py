@@ -14,7 +14,6 @@ from matplotlib.patches import Rectangle
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.figures import drawn
 from draem.inspection.detector import Detector
-from draem.inspection.figures import in_words
 from draem.modelfile import Reference, Thresholds
 
 
@@ -32,7 +31,7 @@ def test_a_prediction_as_a_figure(tiny_detector: Detector, woven_tree: Path) -> 
     assert shown is not None
     np.testing.assert_array_equal(np.asarray(shown), found.input_map)
     np.testing.assert_array_equal(np.asarray(figure.axes[3].images[0].get_array()), found.overlay())
-    assert figure.get_suptitle() == in_words(found)
+    assert figure.get_suptitle() == found.in_words()
     assert drawn(figure).shape[2] == 3
 
 
@@ -42,8 +41,9 @@ def test_a_prediction_in_a_notebook(tiny_detector: Detector) -> None:
     text = found._repr_html_()
     assert "array: " in text
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
-    shapes = [cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), cv2.IMREAD_COLOR).shape for one in pictures]
-    assert shapes == [(40, 50, 3), (40, 50, 3)]
+    data = [np.frombuffer(base64.b64decode(picture), np.uint8) for picture in pictures]
+    decoded = [cv2.imdecode(one, cv2.IMREAD_COLOR) for one in data]
+    assert [np.shape(np.asarray(one)) for one in decoded] == [(40, 50, 3), (40, 50, 3)]
     assert "http" not in text
 
 
@@ -51,13 +51,13 @@ def test_words_name_what_is_known(tiny_detector: Detector) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     header = tiny_detector.header
     blind = Detector(tiny_detector.backend, header.model_copy(update={"thresholds": None})).predict(image)
-    assert re.fullmatch(r"array: no threshold \(score 0\.\d{4}\)", in_words(blind))
+    assert re.fullmatch(r"array: no threshold \(score 0\.\d{4}\)", blind.in_words())
     known = header.model_copy(
         update={"thresholds": Thresholds(reject=0.01, chosen_on="x"), "reference": Reference(scores=[0.0, 0.0])}
     )
     seen = Detector(tiny_detector.backend, known).predict(image)
-    assert "array: reject (score 0." in in_words(seen)
-    assert "threshold 0.0100, p-value 0.333)" in in_words(seen)
+    assert "array: reject (score 0." in seen.in_words()
+    assert "threshold 0.0100, p-value 0.333)" in seen.in_words()
 
 
 def test_an_evaluation_as_a_figure(evaluation: Evaluation) -> None:

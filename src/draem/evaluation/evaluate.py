@@ -18,6 +18,7 @@ from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.bootstrap import Bootstrap, Stratum, intervals
 from draem.evaluation.curves import Curve, curves_of
+from draem.evaluation.figures import evaluation_figure, evaluation_html
 from draem.evaluation.found import DETECTABLE, Defect, defects_in, smallest_detectable
 from draem.evaluation.found import to_dict as recall_to_dict
 from draem.evaluation.metrics import Metrics, MetricsAccumulator, PixelCounts, mean_metrics
@@ -121,10 +122,12 @@ class Evaluation:
             lines.append(f"AUPIMO {self.aupimo:.4f}: recall at hardly any false pixel on good images")
         return lines
 
+    def scores(self) -> dict[str, list[float]]:
+        """Of the `good` images, and of the `anomalous` ones, in their order."""
+        return {label: [one.score for one in self.images if one.label == label] for label in ("good", "anomalous")}
+
     def _shares(self, label: str) -> dict[Verdict, Share]:
-        if self.thresholds is None:
-            return {}
-        return shares([one.score for one in self.images if one.label == label], self.thresholds)
+        return {} if self.thresholds is None else shares(self.scores()[label], self.thresholds)
 
     def count(self, category: str | None = None, defect: str | None = None) -> int:
         """Images of a category and a defect type; none stands for all."""
@@ -152,7 +155,7 @@ class Evaluation:
             "thresholds": None if self.thresholds is None else self.thresholds.model_dump(mode="json"),
             "verdicts": {
                 label: {verdict: share.to_dict() for verdict, share in self._shares(label).items()}
-                for label in ("good", "anomalous")
+                for label in self.scores()
             },
             "recall": recall_to_dict(self.defects),
             "images": [vars(image) for image in self.images],
@@ -168,14 +171,10 @@ class Evaluation:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        from draem.evaluation.figures import evaluation_figure
-
-        return evaluation_figure(self)
+        return evaluation_figure(self.scores(), self.thresholds, self.curves)
 
     def _repr_html_(self) -> str:
-        from draem.evaluation.figures import evaluation_html
-
-        return evaluation_html(self)
+        return evaluation_html(self.metrics, self.intervals, len(self.images), self.in_words())
 
     def save(self, out: str | Path) -> None:
         """Write metrics.json and sheet.png into a folder."""

@@ -6,55 +6,43 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from draem.figures import blank_figure
-from draem.images import fit_image
 from draem.pages import thumbnail
 from draem.pictures import heat_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from draem.inspection.prediction import Prediction
+RGB = NDArray[np.uint8]
 
 
-def prediction_figure(found: Prediction) -> Figure:
+def prediction_figure(
+    image: RGB, reconstruction: RGB, anomaly_map: NDArray[np.float32], overlay: RGB, title: str
+) -> Figure:
     """Image, reconstruction, anomaly map with its scale, and regions, side by side.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     figure = blank_figure(12.5, 3.6)
-    image = fit_image(found.image, *found.data.frame((found.input_map.shape[0], found.input_map.shape[1])))
     panels = figure.subplots(1, 4)
-    for axes, title, picture in zip(
-        panels[[0, 1, 3]],
-        ("image", "reconstruction", "regions"),
-        (image, found.reconstruction, found.overlay()),
-        strict=True,
-    ):
+    pictures = {"image": image, "reconstruction": reconstruction, "regions": overlay}
+    for axes, (name, picture) in zip(panels[[0, 1, 3]], pictures.items(), strict=True):
         axes.imshow(picture)
-        axes.set_title(title)
-    shown = panels[2].imshow(found.input_map, cmap="inferno", vmin=0.0, vmax=1.0)
+        axes.set_title(name)
+    shown = panels[2].imshow(anomaly_map, cmap="inferno", vmin=0.0, vmax=1.0)
     panels[2].set_title("anomaly map")
     figure.colorbar(shown, ax=panels[2], fraction=0.046)
     for axes in panels:
         axes.set_axis_off()
-    figure.suptitle(in_words(found))
+    figure.suptitle(title)
     return figure
 
 
-def in_words(found: Prediction) -> str:
-    """Name, verdict, score and how unusual it is."""
-    name = "array" if found.path is None else found.path.name
-    parts = [f"score {found.score:.4f}"]
-    parts += [] if found.threshold is None else [f"threshold {found.threshold:.4f}"]
-    parts += [] if found.p_value is None else [f"p-value {found.p_value:.3g}"]
-    return f"{name}: {found.verdict or 'no threshold'} ({', '.join(parts)})"
-
-
-def prediction_html(found: Prediction) -> str:
-    """The overlay and its anomaly map as small pictures, with what was decided."""
-    pictures = (found.overlay(), heat_map(np.asarray(found.anomaly_map)))
+def prediction_html(overlay: RGB, anomaly_map: NDArray[np.float32], title: str) -> str:
+    """The overlay and the anomaly map as small pictures, with what was decided."""
+    pictures = (overlay, heat_map(anomaly_map))
     shown = "".join(f'<img src="{thumbnail(picture, 256)}" alt="" style="margin-right: 8px">' for picture in pictures)
-    return f"<figure>{shown}<figcaption>{escape(in_words(found))}</figcaption></figure>"
+    return f"<figure>{shown}<figcaption>{escape(title)}</figcaption></figure>"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.images import plan_fit, unfit_box, unfit_map, write_image
+from draem.images import fit_image, plan_fit, unfit_box, unfit_map, write_image
+from draem.inspection.figures import prediction_figure, prediction_html
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
 from draem.modelfile import Reference, Thresholds, Verdict
 from draem.pictures import overlay
@@ -116,14 +117,20 @@ class Prediction:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        from draem.inspection.figures import prediction_figure
-
-        return prediction_figure(self)
+        height, width = self.input_map.shape
+        image = fit_image(self.image, *self.data.frame((height, width)))
+        return prediction_figure(image, self.reconstruction, self.input_map, self.overlay(), self.in_words())
 
     def _repr_html_(self) -> str:
-        from draem.inspection.figures import prediction_html
+        return prediction_html(self.overlay(), self.anomaly_map, self.in_words())
 
-        return prediction_html(self)
+    def in_words(self) -> str:
+        """Name, verdict, score and how unusual it is."""
+        name = "array" if self.path is None else self.path.name
+        parts = [f"score {self.score:.4f}"]
+        parts += [] if self.threshold is None else [f"threshold {self.threshold:.4f}"]
+        parts += [] if self.p_value is None else [f"p-value {self.p_value:.3g}"]
+        return f"{name}: {self.verdict or 'no threshold'} ({', '.join(parts)})"
 
     def to_dict(self) -> dict[str, Any]:
         """The row that `draem predict` writes, ready for JSON."""

@@ -92,7 +92,7 @@ def _values(
     model: Path, detector: Detector, dataset: Dataset, found: Evaluation, strips: Sequence[Strip]
 ) -> dict[str, Any]:
     header, thresholds = detector.header, found.thresholds
-    scores = {label: [one.score for one in found.images if one.label == label] for label in ("good", "anomalous")}
+    scores = found.scores()
     history = _history(model)
     parts = {
         "scores": "Scores and thresholds",
