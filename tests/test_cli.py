@@ -238,7 +238,9 @@ def test_predict_one_image(run_cli: Run, tiny_model: Path, tiny_detector: Detect
     assert row["threshold"] == 0.555
     assert row["milliseconds"] > 0
     assert [tuple(region["box"]) for region in row["regions"]] == [region.box for region in expected.regions]
-    assert set(row["regions"][0] if row["regions"] else {"box": 0, "area": 0, "peak": 0}) == {"box", "area", "peak"}
+    for told, region in zip(row["regions"], expected.regions, strict=True):
+        assert told == region.to_dict() | {"peak": told["peak"], "mean": told["mean"]}
+        assert (told["peak"], told["mean"]) == pytest.approx((region.peak, region.mean))
     pixels = cv2.imread(row["anomaly_map"], cv2.IMREAD_UNCHANGED)
     assert pixels is not None
     assert pixels.dtype == np.uint16

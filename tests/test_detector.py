@@ -514,3 +514,25 @@ def test_a_device_that_is_not_here() -> None:
         if not there:
             with pytest.raises(ConfigError, match="not available"):
                 choose_device(cast(Any, device))
+
+
+def test_regions_at_another_threshold_of_size_and_place() -> None:
+    """Two spots in an image twice as large as the input: places, areas and contours are in its own pixels."""
+    image = np.full((128, 128, 3), 10, np.uint8)
+    image[8:32, 8:32], image[64:112, 56:120] = 200, 120
+    found = _detector(Brightness(), score__filter_size=1).predict(image)
+    both = found.regions_above(0.2)
+    strong, large = both
+    assert strong.peak > large.peak
+    assert all(8 <= value < 32 for value in strong.place)
+    assert 56 <= large.place[0] < 120
+    assert 64 <= large.place[1] < 112
+    assert large.area == pytest.approx(48 * 64, rel=0.1)
+    for region in both:
+        left, top, right, bottom = region.box
+        assert all(left <= x <= right and top <= y <= bottom for x, y in region.contour)
+        assert region.mean <= region.peak
+    assert found.regions_above(0.2, least_area=1000) == [large]
+    assert found.regions_above(0.2, within=(0, 0, 40, 40)) == [strong]
+    assert found.regions_above(0.2, within=(40, 0, 128, 40)) == []
+    assert found.regions_above(0.6) == [strong]

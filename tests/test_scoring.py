@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from draem.inspection.scoring import Region, exceeds, find_regions, image_score, smooth, verdict
+from draem.inspection.scoring import exceeds, find_regions, image_score, smooth, verdict
 from draem.modelfile import Thresholds
 
 Map = NDArray[np.float32]
@@ -69,16 +70,48 @@ def test_regions_against_scipy(seed: int) -> None:
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels == label
         box = (columns.start, rows.start, columns.stop, rows.stop)
-        expected.append(Region(box, int(inside.sum()), float(smoothed[inside].max())))
+        row, column = np.unravel_index(np.where(inside, smoothed, -1).argmax(), inside.shape)
+        mean = float(smoothed[inside].mean(dtype=np.float64))
+        place = (float(column) + 0.5, float(row) + 0.5)
+        expected.append((box, int(inside.sum()), float(smoothed[inside].max()), mean, place))
     assert count > 1
     found = find_regions(smoothed, threshold)
-    assert found == sorted(expected, key=lambda region: -region.peak)
+    seen = [(one.box, one.area, one.peak, one.mean, one.place) for one in found]
+    assert seen == sorted(expected, key=lambda region: -region[2])
+
+
+def test_contours_hold_their_regions() -> None:
+    """Filled again, each gives its region but for holes; corners are middles of pixels on its border."""
+    smoothed = _map(60, 80, seed=3)
+    for region in find_regions(smoothed, 0.55):
+        corners = np.array(region.contour) - 0.5
+        assert (corners == corners.round()).all()
+        filled = cv2.fillPoly(np.zeros(smoothed.shape, np.uint8), [corners.astype(np.int32)], 1) > 0
+        labels, _ = ndimage.label(smoothed > 0.55, np.ones((3, 3)))
+        own = labels == labels[int(region.place[1]), int(region.place[0])]
+        np.testing.assert_array_equal(filled, ndimage.binary_fill_holes(own))
+        left, top, right, bottom = region.box
+        assert (corners.min(0) == (left, top)).all()
+        assert (corners.max(0) == (right - 1, bottom - 1)).all()
+
+
+def test_a_region_ready_for_json() -> None:
+    (found,) = find_regions(np.pad(np.ones((2, 3), np.float32), 2), 0.5)
+    assert found.to_dict() == {
+        "box": [2, 2, 5, 4],
+        "area": 6,
+        "peak": 1.0,
+        "mean": 1.0,
+        "place": [2.5, 2.5],
+        "contour": [[2.5, 2.5], [2.5, 3.5], [4.5, 3.5], [4.5, 2.5]],
+    }
 
 
 def test_pixels_that_touch_at_a_corner_are_one_region() -> None:
     smoothed = np.zeros((8, 8), np.float32)
     smoothed[[2, 3, 4], [2, 3, 4]] = 1.0
-    assert find_regions(smoothed, 0.5) == [Region((2, 2, 5, 5), 3, 1.0)]
+    (found,) = find_regions(smoothed, 0.5)
+    assert (found.box, found.area, found.peak) == ((2, 2, 5, 5), 3, 1.0)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -313,6 +314,21 @@ def unfit_box(box: Box, original: tuple[int, int], size: tuple[int, int], fit: F
     left, right = _unfit_span(box[0] - plan.left, box[2] - plan.left, plan.width, original[1])
     top, bottom = _unfit_span(box[1] - plan.top, box[3] - plan.top, plan.height, original[0])
     return left, top, right, bottom
+
+
+def unfit_places(
+    places: Iterable[tuple[float, float]], original: tuple[int, int], size: tuple[int, int], fit: FitMode
+) -> tuple[tuple[float, float], ...]:
+    """Bring places (x, y) from input pixels to the original's, cut at the image's border."""
+    plan = plan_fit(original, size, fit)
+    across, down = original[1] / plan.width, original[0] / plan.height
+    return tuple(
+        (
+            min(max((x - plan.left) * across, 0.0), float(original[1])),
+            min(max((y - plan.top) * down, 0.0), float(original[0])),
+        )
+        for x, y in places
+    )
 
 
 def _unfit_span(start: int, stop: int, scaled: int, original: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.images import fit_image, plan_fit, unfit_box, unfit_map, write_image
+from draem.images import fit_image, plan_fit, unfit_box, unfit_map, unfit_places, write_image
 from draem.inspection.figures import prediction_figure, prediction_html
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
 from draem.modelfile import Reference, Thresholds, Verdict
@@ -99,9 +99,24 @@ class Prediction:
 
         Empty for an accepted image and where there is no threshold; boxes and areas in the image's pixels.
         """
-        if self.lowest_threshold is None:
-            return []
-        return [self._in_image(region) for region in find_regions(self.smoothed, self.lowest_threshold)]
+        return [] if self.lowest_threshold is None else self.regions_above(self.lowest_threshold)
+
+    def regions_above(
+        self, threshold: float, least_area: float = 0.0, within: tuple[int, int, int, int] | None = None
+    ) -> list[Region]:
+        """Where the smoothed map is above a threshold, highest peak first; the verdict does not depend on it.
+
+        Args:
+            threshold: of single pixels, such as half of the model's own to see more of a defect.
+            least_area: smaller regions, in pixels of the image, are left out.
+            within: (left, top, right, bottom) in pixels of the image, right and bottom exclusive: regions whose peak
+                lies elsewhere are left out.
+        """
+        found = [self._in_image(region) for region in find_regions(self.smoothed, threshold)]
+        if within is not None:
+            left, top, right, bottom = within
+            found = [one for one in found if left <= one.place[0] < right and top <= one.place[1] < bottom]
+        return [region for region in found if region.area >= least_area]
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its anomaly map as heat and its regions outlined: H×W×3 uint8 RGB."""
@@ -140,7 +155,7 @@ class Prediction:
             "p_value": self.p_value,
             "threshold": self.threshold,
             "verdict": self.verdict,
-            "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in self.regions],
+            "regions": [region.to_dict() for region in self.regions],
             "milliseconds": round(self.milliseconds, 3),
         }
 
@@ -156,4 +171,6 @@ class Prediction:
         box = unfit_box(region.box, self._size, *self.data.frame(self._size))
         left, top, right, bottom = region.box
         pixels = (box[2] - box[0]) * (box[3] - box[1]) / ((right - left) * (bottom - top))
-        return Region(box, max(1, round(region.area * pixels)), region.peak)
+        (place, *contour) = unfit_places((region.place, *region.contour), self._size, *self.data.frame(self._size))
+        area = max(1, round(region.area * pixels))
+        return Region(box, area, region.peak, region.mean, place, tuple(contour))

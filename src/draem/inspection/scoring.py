@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +16,32 @@ from draem.modelfile import Thresholds, Verdict
 class Region:
     """A connected part of the smoothed map above the threshold.
 
-    `box` is (left, top, right, bottom) in pixels, right and bottom exclusive; `area` in pixels; `peak` the largest
-    value of the smoothed map in it.
+    Attributes:
+        box: (left, top, right, bottom) in pixels, right and bottom exclusive.
+        area: in pixels.
+        peak: the largest value of the smoothed map in it.
+        mean: its mean there.
+        place: (x, y) of the peak's pixel, its middle.
+        contour: corners (x, y) of its outer border, through the middles of its pixels.
     """
 
     box: tuple[int, int, int, int]
     area: int
     peak: float
+    mean: float = 0.0
+    place: tuple[float, float] = (0.0, 0.0)
+    contour: tuple[tuple[float, float], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; places with one decimal."""
+        return {
+            "box": list(self.box),
+            "area": self.area,
+            "peak": self.peak,
+            "mean": self.mean,
+            "place": [round(value, 1) for value in self.place],
+            "contour": [[round(x, 1), round(y, 1)] for x, y in self.contour],
+        }
 
 
 def smooth(anomaly_map: NDArray[np.float32], filter_size: int) -> NDArray[np.float32]:
@@ -60,6 +80,18 @@ def find_regions(smoothed: NDArray[np.float32], threshold: float) -> list[Region
     for label in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[label])
         inside = labels[top : top + height, left : left + width] == label
-        peak = float(smoothed[top : top + height, left : left + width][inside].max())
-        regions.append(Region((left, top, left + width, top + height), area, peak))
+        values = np.where(inside, smoothed[top : top + height, left : left + width], -np.inf)
+        row, column = divmod(int(values.argmax()), width)
+        outer = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0]
+        corners = tuple((float(x) + left + 0.5, float(y) + top + 0.5) for x, y in outer[:, 0])
+        regions.append(
+            Region(
+                box=(left, top, left + width, top + height),
+                area=area,
+                peak=float(values.max()),
+                mean=float(values[inside].mean(dtype=np.float64)),
+                place=(left + column + 0.5, top + row + 0.5),
+                contour=corners,
+            )
+        )
     return sorted(regions, key=lambda region: -region.peak)
