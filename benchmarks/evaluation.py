@@ -36,7 +36,7 @@ def lay_out(root: Path, count: int) -> Path:
         kind, stem = mask.parent.name, mask.stem.removesuffix("_mask")
         image = _large(tree / "test" / kind / f"{stem}.png", root / "large" / f"{kind}-{stem}.jpg")
         scaled = cv2.resize(read_mask(mask).astype(np.uint8) * 255, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-        write_image(root / "large" / f"{kind}-{stem}_mask.png", scaled)
+        write_image(root / "large" / f"{kind}-{stem}_mask.png", np.asarray(scaled, np.uint8))
         bad.append((kind, image, root / "large" / f"{kind}-{stem}_mask.png"))
     for number in range(count // 2):
         kind, image, mask = bad[number % len(bad)]
@@ -48,7 +48,8 @@ def lay_out(root: Path, count: int) -> Path:
 
 
 def _large(path: Path, out: Path) -> Path:
-    write_image(out, np.asarray(cv2.resize(read_image(path), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8))
+    large = cv2.resize(read_image(path), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    write_image(out, np.asarray(large, np.uint8))
     return out
 
 
