@@ -167,7 +167,7 @@ def test_by_f1_and_by_cost(model: Path, labelled: Path) -> None:
         ({"f1": True, "costs": Costs(1, 1, 0.1)}, "one of these"),
         ({"review": 0.1, "f1": True}, "review rate goes with"),
         ({"review": 0.1, "false_reject": 0.01, "escape": 0.1}, "review rate goes with"),
-        ({"review": 0.01, "false_reject": 0.1}, "it counts both"),
+        ({"review": 0.01, "false_reject": 0.1}, "rejected parts count in it"),
         ({"false_reject": 1.0}, "false-reject is 1"),
         ({"escape": 0.0}, "escape is 0"),
         ({"escape": float("nan")}, "escape is nan"),

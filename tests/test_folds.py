@@ -14,9 +14,9 @@ from conftest import Outcome
 from draem.config import DataConfig
 from draem.data.layouts import read_layout
 from draem.data.samples import content_sum, split_good
-from draem.errors import ConfigError, DataError, ModelFileError
+from draem.errors import ConfigError, DataError, ModelFileError, TrainingError
 from draem.inspection.calibration import ON_AVERAGE, good_threshold
-from draem.modelfile import read_header
+from draem.modelfile import RegionOfInterest, edit_header, read_header
 from draem.network.weights import load_model, save_model
 from draem.training import folds as folds_module
 from draem.training.folds import fold_thresholds
@@ -96,6 +96,31 @@ def test_finished_folds_are_taken_as_they_are(
     assert header.profiles["red"].thresholds == first
 
 
+def test_folds_of_another_recipe_or_other_images_are_refused(model: Path, parts: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "model.safetensors"
+    mine.write_bytes(model.read_bytes())
+    fold_thresholds(mine, parts, tmp_path / "folds", 2, 0.1)
+    header = read_header(mine)
+    changed = header.config.model_copy(update={"score": header.config.score.model_copy(update={"filter_size": 3})})
+    edit_header(mine, header.model_copy(update={"config": changed}))
+    with pytest.raises(TrainingError, match="another recipe"):
+        fold_thresholds(mine, parts, tmp_path / "folds", 2, 0.1)
+    edit_header(mine, header)
+    others = write_noise(tmp_path / "others", 12, seed=1)
+    with pytest.raises(TrainingError, match="other images"):
+        fold_thresholds(mine, others, tmp_path / "folds", 2, 0.1)
+
+
+def test_folds_score_in_the_region_that_the_model_has_now(model: Path, parts: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "model.safetensors"
+    mine.write_bytes(model.read_bytes())
+    whole, _ = fold_thresholds(mine, parts, tmp_path / "folds", 2, 0.1)
+    corner = RegionOfInterest(inspect=[[(0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1)]])
+    edit_header(mine, read_header(mine).model_copy(update={"region": corner}))
+    inside, _ = fold_thresholds(mine, parts, tmp_path / "folds", 2, 0.1)
+    assert inside.reject < whole.reject
+
+
 def test_what_cannot_be(model: Path, parts: Path, tmp_path: Path) -> None:
     before = model.read_bytes()
     with pytest.raises(ConfigError, match="give 2 or more"):
@@ -103,6 +128,11 @@ def test_what_cannot_be(model: Path, parts: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the best promise is 9"):
         fold_thresholds(model, parts, tmp_path / "folds", 2, 0.01)
     assert not (tmp_path / "folds").exists()
+    for rate in (0.0, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="false-reject is"):
+            fold_thresholds(model, parts, tmp_path / "folds", 2, rate)
+    with pytest.raises(ConfigError, match="review"):
+        fold_thresholds(model, parts, tmp_path / "folds", 2, 0.3, review=0.1)
     network, header = load_model(model)
     imported = tmp_path / "imported.safetensors"
     save_model(imported, network.state_dict(), header.model_copy(update={"training": None, "origin": "imported"}))
@@ -119,7 +149,7 @@ def test_the_command(run_cli: Callable[..., Outcome], model: Path, parts: Path, 
     assert ended.code == 0, ended.err
     assert json.loads(ended.out.splitlines()[-1])["thresholds"]["reject_promise"] is None
     assert "no promise" in ended.out
-    for more, says in (((), "--folds needs --runs"), (("--runs", tmp_path / "x", "--f1"), "leave --escape")):
+    for more, says in (((), "--folds needs --runs"), (("--runs", tmp_path / "x", "--f1"), "no use for")):
         ended = run_cli("calibrate", mine, parts, *options, *more)
         assert ended.code == 1
         assert says in ended.err

@@ -13,6 +13,7 @@ from draem.evaluation.found import Defect, by_kind, by_size, defects_in, smalles
 from draem.evaluation.metrics import LEVELS, PixelCounts, quantise
 from draem.evaluation.operating import Share
 from draem.evaluation.pimo import HIGHEST, LOWEST, PimoAccumulator
+from draem.images import plan_fit
 
 Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -30,19 +31,42 @@ def test_each_region_of_a_mask_is_a_defect() -> None:
     mask = ndimage.binary_opening(random.random((60, 80)) > 0.55)
     smoothed = random.random((60, 80)).astype(np.float32)
     labels, count = ndimage.label(mask, np.ones((3, 3)))
-    found = defects_in(mask, smoothed, 4.0, 0.97)
+    same, twice = plan_fit((60, 80), (60, 80), "resize"), plan_fit((120, 160), (60, 80), "resize")
+    found = defects_in(mask, smoothed, twice, 0.97)
     assert len(found) == count > 5
-    wanted = [
-        (
-            4.0 * (labels == label).sum(),
-            float(smoothed[labels == label].max()),
-            bool((smoothed[labels == label] > 0.97).any()),
-        )
-        for label in range(1, count + 1)
-    ]
+    wanted = []
+    for label in range(1, count + 1):
+        values = smoothed[labels == label]
+        wanted.append((4.0 * len(values), float(values.max()), bool((values > 0.97).any())))
     assert sorted(found) == sorted(wanted)
     assert {True, False} == {seen for *_, seen in found}
-    assert {seen for *_, seen in defects_in(mask, smoothed, 1.0, None)} == {None}
+    assert {seen for *_, seen in defects_in(mask, smoothed, same, None)} == {None}
+    left = np.zeros((60, 80), bool)
+    left[:, :30] = True
+    some = defects_in(mask, smoothed, same, 0.5, left)
+    assert len(some) == len(np.unique(labels[:, :30])) - 1
+
+
+def test_a_defect_that_vanishes_at_the_input_size_is_one() -> None:
+    """Dots of four pixels in 512², seen at 64²; and a scratch of one pixel's width stays one defect."""
+    mask = np.zeros((512, 512), bool)
+    for place in (100, 200, 300):
+        mask[place : place + 2, place : place + 2] = True
+    mask[np.arange(50, 400), np.arange(100, 450)] = True
+    smoothed = np.zeros((64, 64), np.float32)
+    smoothed[200 // 8, 200 // 8] = 0.9
+    found = sorted(defects_in(mask, smoothed, plan_fit((512, 512), (64, 64), "resize"), 0.5))
+    assert [area for area, *_ in found] == [4.0, 4.0, 4.0, 350.0]
+    assert sum(bool(seen) for *_, seen in found) == 1
+
+
+def test_in_a_letterbox_a_defect_lies_where_its_image_does() -> None:
+    mask = np.zeros((32, 64), bool)
+    mask[2:4, 60:64] = True
+    smoothed = np.zeros((64, 64), np.float32)
+    smoothed[18, 61] = 0.9  # the image begins at row 16
+    ((area, peak, seen),) = defects_in(mask, smoothed, plan_fit((32, 64), (64, 64), "letterbox"), 0.5)
+    assert (area, round(peak, 6), seen) == (8.0, 0.9, True)
 
 
 def test_recall_by_type_and_size() -> None:
@@ -84,19 +108,17 @@ def test_nothing_is_detectable_where_nothing_is_known_or_found() -> None:
 def _aupimo(good: list[Map], anomalous: list[tuple[Map, Mask]]) -> list[float]:
     """The definition: recall of an image over the logarithm of the good images' mean false-positive rate."""
     levels = [quantise(one) for one in good]
-    thresholds = np.arange(LEVELS)[::-1]
     rates = np.zeros(LEVELS)
     for one in levels:
         rates += np.cumsum(np.bincount(one.ravel(), minlength=LEVELS)[::-1]) / one.size / len(levels)
-    grid = np.geomspace(LOWEST, HIGHEST, 3001)
+    grid = np.geomspace(LOWEST, HIGHEST, 2001)
     found = []
     for values, mask in anomalous:
         inside = np.bincount(quantise(values)[mask], minlength=LEVELS)
         recall = np.cumsum(inside[::-1]) / mask.sum()
-        last = np.append(rates[1:] > rates[:-1], True) & (rates > 0)
-        on_grid = np.interp(np.log(grid), np.log(rates[last]), recall[last])
-        found.append(float(np.trapezoid(on_grid, np.log(grid)) / math.log(HIGHEST / LOWEST)))
-    assert len(thresholds) == LEVELS
+        # Of each rate the lowest threshold that does not exceed it.
+        reached = [recall[rates <= rate].max(initial=0.0) for rate in grid]
+        found.append(float(np.trapezoid(reached, np.log(grid)) / math.log(HIGHEST / LOWEST)))
     return found
 
 
@@ -140,3 +162,29 @@ def test_a_perfect_map_has_one_and_an_empty_one_has_none() -> None:
     assert accumulator.values() == [1.0, None]
     assert accumulator.mean() == 1.0
     assert PimoAccumulator().mean() is None
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_detector_that_sees_nothing_has_none(level: float) -> None:
+    accumulator, mask = PimoAccumulator(), np.zeros((64, 64), bool)
+    mask[10:20, 10:20] = True
+    for truth in (None, mask):
+        counts = PixelCounts()
+        counts.update(np.full((64, 64), level, np.float32), truth)
+        accumulator.add(truth is not None, counts)
+    assert accumulator.values() == [0.0]
+
+
+def test_false_alarms_above_a_defect_hide_it() -> None:
+    """A large one on one of the good images: no threshold with so few false pixels finds the defects below it."""
+    accumulator, mask = PimoAccumulator(), np.zeros((64, 64), bool)
+    mask[10:20, 10:20] = True
+    for place in range(5):
+        values, counts = np.zeros((64, 64), np.float32), PixelCounts()
+        values[:20, :25] = 0.9 if place == 0 else 0.0
+        counts.update(values, None)
+        accumulator.add(False, counts)
+    counts = PixelCounts()
+    counts.update(0.5 * mask.astype(np.float32), mask)
+    accumulator.add(True, counts)
+    assert accumulator.values() == [0.0]

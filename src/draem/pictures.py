@@ -126,6 +126,7 @@ def _write(
     centred: bool = False,
 ) -> None:
     """Write one line into the room (height, width), in place: smaller if it is too wide, cut below 60 %."""
+    text = text.encode("ascii", "replace").decode()  # OpenCV crashes on what is no text
     scale = room[0] / 36
     (width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
     shrink = min(1.0, room[1] / max(width, 1))

@@ -38,16 +38,20 @@ def calibrate(
         float | None, typer.Option("--escape", metavar="SHARE", help="Accept at most this share of such defects.")
     ] = None,
     promise: Annotated[
-        str, typer.Option("--promise", help="confidence (it holds so surely), average (of many calibrations).")
-    ] = "confidence",
-    confidence: Annotated[float, typer.Option("--confidence", help="Of that promise.")] = 0.95,
+        str | None,
+        typer.Option("--promise", help="confidence (it holds so surely; unless told), average (of many calibrations)."),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", metavar="SHARE", help="Of that promise; 0.95 unless told.")
+    ] = None,
     f1: Annotated[bool, typer.Option("--f1", help="Highest F1 on labelled images, without a promise.")] = False,
     escape_cost: Annotated[
         float | None, typer.Option("--escape-cost", metavar="COST", help="Least cost: an accepted defect's.")
     ] = None,
     reject_cost: Annotated[
-        float, typer.Option("--reject-cost", metavar="COST", help="A rejected good part's, in the same unit.")
-    ] = 1.0,
+        float | None,
+        typer.Option("--reject-cost", metavar="COST", help="A rejected good part's, in the same unit; 1 unless told."),
+    ] = None,
     review_cost: Annotated[
         float | None, typer.Option("--review-cost", metavar="COST", help="A part's that a person looks at.")
     ] = None,
@@ -75,24 +79,29 @@ def calibrate(
     from draem.evaluation.calibrate import Rule
     from draem.evaluation.calibrate import calibrate as choose
     from draem.evaluation.operating import Costs
-    from draem.inspection.calibration import Assurance
+    from draem.inspection.calibration import ON_AVERAGE, Assurance
     from draem.tables.console import counted, show
     from draem.tables.scores import calibration_table
 
     if folds is not None:
-        if any(value is not None for value in (escape, escape_cost)) or f1:
-            raise ConfigError(
-                "--folds estimates a false-reject rate from good images; leave --escape, --f1 and costs away"
-            )
+        _refuse("--folds", promise, confidence, escape, escape_cost, reject_cost, review_cost, defect_rate, f1 or None)
         _by_folds(model, data, folds, runs, false_reject, review, profile, category, as_json)
         return
-    if promise not in ("confidence", "average"):
+    if promise not in (None, "confidence", "average"):
         raise ConfigError(f"--promise {promise}: confidence or average")
-    if escape_cost is not None and defect_rate is None:
-        raise ConfigError("--escape-cost needs --defect-rate: how many of all parts are anomalous, such as 0.01")
+    if promise == "average":
+        _refuse("--promise average", confidence)
+    if f1:
+        _refuse("--f1", promise, confidence)
     costs = None
-    if escape_cost is not None and defect_rate is not None:
-        costs = Costs(escape_cost, reject_cost, defect_rate, review_cost)
+    if escape_cost is None:
+        if (reject_cost, review_cost) != (None, None):
+            raise ConfigError("--reject-cost and --review-cost go with --escape-cost, which is not given")
+    elif defect_rate is None:
+        raise ConfigError("--escape-cost needs --defect-rate: how many of all parts are anomalous, such as 0.01")
+    else:
+        _refuse("--escape-cost", promise, confidence)
+        costs = Costs(escape_cost, 1.0 if reject_cost is None else reject_cost, defect_rate, review_cost)
     nothing = false_reject is None and escape is None and not f1 and costs is None
     rule = Rule(
         false_reject=0.01 if nothing else false_reject,
@@ -100,7 +109,7 @@ def calibrate(
         escape=escape,
         f1=f1,
         costs=costs,
-        assurance=Assurance(confidence if promise == "confidence" else None),
+        assurance=ON_AVERAGE if promise == "average" else Assurance(0.95 if confidence is None else confidence),
     )
     known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
     with counted("calibrate") as progress:
@@ -122,6 +131,14 @@ def calibrate(
     for line in found.in_words():
         typer.echo(line)
     finish(as_json, found.to_dict())
+
+
+def _refuse(option: str, *others: object) -> None:
+    """What an option leaves no room for is not to be ignored."""
+    from draem.errors import ConfigError
+
+    if any(other is not None for other in others):
+        raise ConfigError(f"{option}: leave out the options that it has no use for (draem calibrate --help)")
 
 
 def _by_folds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Literal
 from draem.config import Layout
 from draem.data.truth import Truth
 from draem.errors import DataError
-
-_SUMMED = 2**16
-"""Bytes at a file's start and end: a camera's images differ there, and large ones need not be read whole."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +109,16 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def content_sum(path: Path) -> str:
-    """Ten hexadecimal digits that tell a file's content: its size, and its first and last 64 KiB.
+    """Ten hexadecimal digits that tell a file's content: the first of its SHA-256.
 
     Raises:
         DataError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(str(size).encode())
-            for place in (0, max(0, size - _SUMMED)):
-                file.seek(place)
-                digest.update(file.read(_SUMMED))
+            return hashlib.file_digest(file, "sha256").hexdigest()[:10]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()[:10]
 
 
 def split_good(

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,14 +92,16 @@ class Bootstrap:
 
     def replicates(self, category: str | None = None) -> dict[str, Floats]:
         """Each metric in every replicate, of one category or of all images pooled; NaN where it cannot be known."""
-        image, pixel = list(self.image_counts(category))[1:], list(self.pixel_counts(category))[1:]
-        found = {
-            f"{what}_{name}": np.array([_value(metric, counts[0], counts[1]) for counts in parts])
-            for what, parts in (("image", image), ("pixel", pixel))
-            for name, metric in (("auroc", auroc), ("ap", average_precision), ("f1_max", lambda *of: f1_max(*of)[0]))
-        }
-        found["pixel_aupro"] = np.array([_aupro(*counts) for counts in pixel])
-        return found
+        kinds = (("auroc", auroc), ("ap", average_precision), ("f1_max", lambda *of: f1_max(*of)[0]))
+        found: dict[str, list[float]] = {name: [] for name in METRIC_KEYS}
+        for counts in islice(self.image_counts(category), 1, None):
+            for name, metric in kinds:
+                found[f"image_{name}"].append(_value(metric, *counts))
+        for positives, negatives, overlap, regions in islice(self.pixel_counts(category), 1, None):
+            for name, metric in kinds:
+                found[f"pixel_{name}"].append(_value(metric, positives, negatives))
+            found["pixel_aupro"].append(_aupro(positives, negatives, overlap, regions))
+        return {name: np.array(values) for name, values in found.items()}
 
     def image_counts(self, category: str | None = None) -> Iterator[tuple[Counts, Counts]]:
         """Anomalous and good images at each score, from the highest on: of the images themselves, then as drawn."""

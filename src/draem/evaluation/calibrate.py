@@ -27,6 +27,7 @@ from draem.modelfile import Header, Reference, Thresholds, Verdict
 from draem.modelfile.edits import change_header, with_thresholds
 from draem.modelfile.thresholds import percent
 
+UNKNOWN = "which images the model was trained on is not known"
 _FEWEST = 2
 """Of good and of anomalous images, to choose a threshold between them."""
 
@@ -64,7 +65,9 @@ class Rule:
             if rate is not None and not 0.0 < rate < 1.0:
                 raise ConfigError(f"{name.replace('_', '-')} is {rate:g}; give a share between 0 and 1, such as 0.01")
         if self.review is not None and self.false_reject is not None and self.review <= self.false_reject:
-            raise ConfigError(f"review {self.review:g} is above false-reject {self.false_reject:g}: it counts both")
+            raise ConfigError(
+                f"review {self.review:g} must be above false-reject {self.false_reject:g}: rejected parts count in it"
+            )
 
     @property
     def needs_anomalous(self) -> bool:
@@ -221,8 +224,9 @@ def calibrate(
     samples, notes = unseen(_candidates(dataset, rule), detector.header)
     good, anomalous = _scores(detector, samples, batch_size, notes, progress)
     counts = f"{len(good)} good" + (f" and {len(anomalous)} anomalous" if rule.needs_anomalous else "")
+    unsure = f"; {UNKNOWN}" if any(UNKNOWN in note for note in notes) else ""
     try:
-        thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}")
+        thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}{unsure}")
     except DataError as error:
         noted = f" ({'; '.join(notes)[:300]})" if notes else ""
         raise DataError(f"{dataset.root}: {error}{noted}") from None
@@ -235,7 +239,7 @@ def _candidates(dataset: Dataset, rule: Rule) -> tuple[Sample, ...]:
     if rule.needs_anomalous:
         if not dataset.anomalous:
             raise DataError(f"{dataset.root}: no anomalous images, which this rule needs; or give a false-reject rate")
-        return (*dataset.train_good, *dataset.test)
+        return dataset.samples
     return dataset.train_good or tuple(sample for sample in dataset.test if sample.label == "good")
 
 
@@ -259,7 +263,7 @@ def unseen(samples: Iterable[Sample], header: Header) -> tuple[list[Sample], lis
     if copies:
         said.append(f"left out: {copies} copies of other images")
     if not used and header.origin == "trained":
-        said.append("this model does not say which images it was trained on: give it only new ones")
+        said.append(f"{UNKNOWN}: give it only new ones")
     return list(kept.values()), said
 
 

@@ -252,11 +252,11 @@ class _Tally:
         pixels = count_prediction(self._metrics, self._detector, sample, prediction, mask)
         self._bootstrap.add(_stratum(sample), prediction.score, pixels)
         self._pimo.add(sample.label == "anomalous", pixels)
-        height, width = prediction.image.shape[:2]
-        inside = self._detector.inspected.mask((height, width))
-        seen = mask if mask is None or inside is None else mask & inside
-        if seen is not None and seen.any():
-            regions = defects_in(seen, prediction.smoothed, prediction.pixels_to_one, prediction.lowest_threshold)
+        if mask is not None and sample.truth is not None:
+            height, width = prediction.image.shape[:2]
+            inside = self._detector.inspected.mask((height, width))
+            limit = prediction.lowest_threshold
+            regions = defects_in(sample.truth.read(), prediction.smoothed, prediction.fit, limit, inside)
             self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
         told = (sample.name, sample.category, sample.label, sample.defect)
         self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.evaluation.operating import Share
+from draem.images import Fit
 from draem.inspection.scoring import exceeds
 
 DETECTABLE = 0.9
@@ -39,26 +40,50 @@ class Defect:
 
 
 def defects_in(
-    mask: NDArray[np.bool_], smoothed: NDArray[np.float32], pixels: float, threshold: float | None
+    mask: NDArray[np.bool_],
+    smoothed: NDArray[np.float32],
+    fit: Fit,
+    threshold: float | None,
+    inside: NDArray[np.bool_] | None = None,
 ) -> list[tuple[float, float, bool | None]]:
-    """Area in the image's pixels, peak, and found or not, of each region of a mask.
+    """Area in the image's pixels, peak, and found or not, of each region of a mask at its own resolution.
+
+    So a defect that vanishes at the network's input size is there, and counts as one that may be missed.
 
     Args:
-        mask: H×W bool, the truth at the map's size.
-        smoothed: H×W float32, what the image score is the maximum of.
-        pixels: of the image file, to one of the map.
+        mask: bool, the truth, of the image's shape or a resolution of it.
+        smoothed: what the image score is the maximum of, at the size of the map.
+        fit: where the image lies in the map.
         threshold: scores above are not accepted; none: nothing is found or missed.
+        inside: bool, of the map's size, what is inspected; regions that have no such pixel are left out.
     """
+    scale = fit.original[0] * fit.original[1] / mask.size
+    down, across = fit.height / mask.shape[0], fit.width / mask.shape[1]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(mask).view(np.uint8), connectivity=8
     )
     found = []
     for label in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[label])
-        part = (slice(top, top + height), slice(left, left + width))
-        values = smoothed[part][labels[part] == label]
-        above = None if threshold is None else bool(exceeds(values, threshold).any())
-        found.append((area * pixels, float(values.max()), above))
+        rows, columns = np.nonzero(labels[top : top + height, left : left + width] == label)
+        # Every pixel of the map that the region touches: one that covers less than half of a pixel touches it, too.
+        touched = np.unique(
+            np.stack(
+                (
+                    fit.top + ((rows + top + 0.5) * down).astype(np.int64),
+                    fit.left + ((columns + left + 0.5) * across).astype(np.int64),
+                )
+            ),
+            axis=1,
+        )
+        place = (touched[0], touched[1])
+        if inside is not None:
+            seen = inside[place]
+            place = (touched[0][seen], touched[1][seen])
+        values = smoothed[place]
+        if len(values):
+            above = None if threshold is None else bool(exceeds(values, threshold).any())
+            found.append((area * scale, float(values.max()), above))
     return found
 
 

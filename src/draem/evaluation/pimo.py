@@ -58,14 +58,14 @@ class PimoAccumulator:
 
 
 def _average(rates: Floats, recall: Floats) -> float:
-    """Mean of a recall over the logarithm of the rate between the bounds, by trapezoids; both ascend."""
-    # Of thresholds with one rate the lowest, whose recall is the highest, stands for it.
-    distinct = np.append(rates[1:] > rates[:-1], True) & (rates > 0.0)
-    if not distinct.any():
-        return float(recall[-1])
-    logs, values = np.log(rates[distinct]), recall[distinct]
-    low, high = math.log(LOWEST), math.log(HIGHEST)
-    inside = (logs > low) & (logs < high)
-    x = np.concatenate(([low], logs[inside], [high]))
-    y = np.concatenate(([np.interp(low, logs, values)], values[inside], [np.interp(high, logs, values)]))
-    return min(1.0, float(np.trapezoid(y, x)) / (high - low))
+    """Mean of a recall over the logarithm of the rate between the bounds; both ascend, from the highest threshold on.
+
+    At each rate the recall is that of the lowest threshold whose own rate is not above it: where the rate jumps, the
+    recall of what lies beyond counts for nothing.
+    """
+    inside = (rates > LOWEST) & (rates < HIGHEST)
+    starts = np.concatenate(([LOWEST], rates[inside], [HIGHEST]))
+    # The lowest threshold is the last of those whose rate is no higher.
+    last = np.searchsorted(rates, starts[:-1], side="right") - 1
+    values = np.where(last < 0, 0.0, recall[np.maximum(last, 0)])
+    return min(1.0, float(np.diff(np.log(starts)) @ values) / math.log(HIGHEST / LOWEST))

@@ -52,8 +52,8 @@ class Assurance:
     def least_images(self, rate: float) -> int:
         """The fewest images with which this rate can be promised."""
         if self.confidence is None:
-            return max(1, math.ceil(round(1.0 / rate, 9)) - 1)
-        return max(1, math.ceil(round(math.log(1.0 - self.confidence) / math.log1p(-rate), 9)))
+            return max(1, math.ceil(round(1.0 / max(rate, 1e-12), 9)) - 1)
+        return max(1, math.ceil(round(math.log(1.0 - self.confidence) / math.log1p(-max(rate, 1e-12)), 9)))
 
     def best_rate(self, images: int) -> float:
         """The lowest rate that so many images can promise: that of their highest score."""
@@ -86,7 +86,8 @@ def anomalous_threshold(scores: Sequence[float], rate: float, assurance: Assuran
     """
     found, promise = _threshold([-score for score in scores], rate, assurance, "anomalous")
     if found >= 0.0:
-        raise DataError(f"{promise.beyond + 1} of {promise.images} anomalous images score 0: no threshold finds them")
+        missed = sum(score == 0.0 for score in scores)
+        raise DataError(f"{missed} of {promise.images} anomalous images score 0: no threshold finds them")
     # An anomalous part of this very score is to be found: it lies just above.
     return math.nextafter(-found, 0.0), promise
 

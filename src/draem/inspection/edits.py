@@ -104,7 +104,8 @@ def _chosen_on(former: Thresholds | None, by_hand: bool) -> str:
     """What the thresholds were chosen on; where the review zone alone is set, the threshold keeps its words."""
     if former is None or by_hand:
         return _BY_HAND
-    return former.chosen_on if _BY_HAND in former.chosen_on else f"{former.chosen_on}; review {_BY_HAND}"
+    words = former.chosen_on.split("; review: ")[0]  # what that promised is over
+    return words if _BY_HAND in words else f"{words}; review {_BY_HAND}"
 
 
 def _number(key: str, text: str) -> float | None:

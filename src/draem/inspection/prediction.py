@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
-from draem.images import fit_image, plan_fit, unfit_box, unfit_map, unfit_places, write_image
+from draem.images import Fit, fit_image, plan_fit, unfit_box, unfit_map, unfit_places, write_image
 from draem.inspection.figures import prediction_figure, prediction_html
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
 from draem.modelfile import Reference, Thresholds, Verdict
@@ -67,11 +67,9 @@ class Prediction:
         return smooth(self.input_map, self.filter_size)
 
     @property
-    def pixels_to_one(self) -> float:
-        """How many pixels of the image one of the input map stands for."""
-        height, width = self._size
-        fit = plan_fit(self._size, *self.data.frame(self._size))
-        return height * width / (fit.height * fit.width)
+    def fit(self) -> Fit:
+        """Where the image lies in its input map."""
+        return plan_fit(self._size, *self.data.frame(self._size))
 
     @property
     def p_value(self) -> float | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from draem.config import Config
 from draem.data.layouts import read_layout
-from draem.errors import ConfigError, ModelFileError
+from draem.data.samples import fingerprint
+from draem.errors import ConfigError, ModelFileError, TrainingError
+from draem.evaluation.calibrate import Rule
 from draem.inspection.calibration import ON_AVERAGE, good_threshold
 from draem.inspection.detector import Detector
 from draem.modelfile import Header, Thresholds, read_header
@@ -43,8 +46,10 @@ def fold_thresholds(
     Raises:
         ConfigError: fewer than two folds.
         DataError: too few images for the rate, or for the folds. The model stays as it was.
+        TrainingError: a finished fold there is of another recipe or other images.
         ModelFileError: the model's header has no recipe to train by.
     """
+    Rule(false_reject=false_reject, review=review)  # refuses what makes no sense
     if folds < 2:
         raise ConfigError(f"folds is {folds}; give 2 or more")
     header = read_header(model)
@@ -52,7 +57,7 @@ def fold_thresholds(
         raise ModelFileError(f"{model}: was not trained here ({header.origin}): it has no recipe to train folds by")
     good = read_layout(data, header.config.data.layout, category).train_good
     good_threshold([0.0] * len(good), false_reject, ON_AVERAGE)  # too few are told before hours of training
-    scores = [score for fold in range(folds) for score in _scores(header.config, data, runs, (fold, folds), category)]
+    scores = [score for fold in range(folds) for score in _scores(header, data, runs, (fold, folds), category)]
     reject, _ = good_threshold(scores, false_reject, ON_AVERAGE)
     lower = None if review is None else good_threshold(scores, review, ON_AVERAGE)[0]
     words = (
@@ -66,15 +71,32 @@ def fold_thresholds(
     return thresholds, changed
 
 
-def _scores(config: Config, data: Path, runs: Path, fold: tuple[int, int], category: str | None) -> list[float]:
-    """Of the images of one fold, by the model that was trained without them."""
+def _scores(header: Header, data: Path, runs: Path, fold: tuple[int, int], category: str | None) -> list[float]:
+    """Of the images of one fold, by the model that was trained without them, in the region that the model has now."""
     run = runs / f"fold-{fold[0]}-of-{fold[1]}"
-    folded = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
+    config = header.config.model_copy(update={"data": header.config.data.model_copy(update={"fold": fold})})
+    dataset = read_layout(data, config.data.layout, category)
     if (run / MODEL).exists():
-        detector = Detector.load(run / MODEL, config.training.accelerator)
+        trained = Detector.load(run / MODEL, config.training.accelerator)
+        _refuse_other(trained.header, config, fingerprint(dataset.samples), run)
     else:
-        detector = train_run(data, run, folded, category=category, resume=run.exists())
+        trained = train_run(data, run, config, category=category, resume=run.exists())
+    detector = Detector(trained.backend, trained.header.model_copy(update={"region": header.region}))
     held_out = set(json.loads((run / SPLIT).read_text(encoding="utf-8"))["calibrate"])
-    good = read_layout(data, config.data.layout, category).train_good
-    paths = [sample.path for sample in good if sample.name in held_out]
+    paths = [sample.path for sample in dataset.train_good if sample.name in held_out]
     return [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]
+
+
+def _refuse_other(trained: Header, config: Config, data: str, run: Path) -> None:
+    """A finished fold of another recipe or other images does not stand for this model."""
+
+    def recipe(of: Config) -> dict[str, Any]:
+        told = of.model_dump(mode="json")
+        for name in ("threads", "checkpoint_every", "log_every", "accelerator", "precision"):
+            del told["training"][name]
+        return told
+
+    same_data = trained.data is not None and trained.data.fingerprint == data
+    if not same_data or recipe(trained.config) != recipe(config):
+        what = "other images" if not same_data else "another recipe"
+        raise TrainingError(f"{run}: a finished fold of {what}; give another --runs")

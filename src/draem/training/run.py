@@ -39,7 +39,15 @@ from draem.inspection.calibration import first_thresholds, reference_of
 from draem.inspection.detector import Detector
 from draem.inspection.memory import out_of_memory
 from draem.inspection.torch_backend import TorchBackend, choose_device
-from draem.modelfile import DataRecord, Header, RegionOfInterest, TrainingRecord, colour_order, package_versions
+from draem.modelfile import (
+    DataRecord,
+    Header,
+    RegionOfInterest,
+    TrainingRecord,
+    colour_order,
+    package_versions,
+    read_header,
+)
 from draem.network.draem import Draem
 from draem.network.weights import load_model, save_model
 from draem.pixels import unused_range
@@ -342,7 +350,7 @@ def _header(
             train=len(split.train),
             select=len(split.select),
             calibrate=len(split.calibrate),
-            used=sorted({content_sum(sample.path) for sample in (*split.train, *split.select)}),
+            used=sorted(_used(config, split, teacher)),
         ),
         training=TrainingRecord(
             images_seen=trained.images_seen,
@@ -358,6 +366,14 @@ def _header(
     )
 
 
+def _used(config: Config, split: Split, teacher: Teacher | None) -> set[str]:
+    """Sums of the images that were trained or selected on: by this run, for its first weights, by its teacher."""
+    found = {content_sum(sample.path) for sample in (*split.train, *split.select)}
+    before = [] if teacher is None else [teacher.header]
+    before += [] if config.training.init is None else [read_header(config.training.init)]
+    return found.union(*(header.data.used for header in before if header.data is not None))
+
+
 def _write_model(
     path: Path, header: Header, trained: Trained, split: Split, device: torch.device, log: RunLog
 ) -> Header:
@@ -365,12 +381,19 @@ def _write_model(
     network = Draem(header.config.network, header.channels)
     network.load_state_dict(trained.state)
     detector = Detector(TorchBackend(network, str(device)), header)
-    paths = [sample.path for sample in split.calibrate]
+    assert header.data is not None
+    new = {
+        sum_: sample.path for sample in split.calibrate if (sum_ := content_sum(sample.path)) not in header.data.used
+    }
+    paths = sorted(new.values())
+    if len(paths) < len(split.calibrate):
+        known = len(split.calibrate) - len(paths)
+        log.message(f"not for the threshold: {known} images that are copies, or known from earlier trainings")
     scores = [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]
     thresholds = first_thresholds(scores, header.config.score)
     if thresholds is None:
         few = header.config.data.calibrate_share > 0 and not split.calibrate
-        why = "too few good images to hold any out for it, 5 are needed" if few else "no good image was held out for it"
+        why = "too few good images to hold any out for it, 5 are needed" if few else "no new good image was held out"
         log.message(f"no threshold: {why}")
     else:
         log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
