@@ -122,7 +122,13 @@ def test_escapes_bound_the_review_zone_from_below(model: Path, labelled: Path) -
     expected = found.per_thousand()
     assert expected is not None
     good, anomalous = found.good_shares, found.anomalous_shares
-    assert expected["reviews"] == pytest.approx(1000 * (0.9 * good["review"].value + 0.1 * anomalous["review"].value))
+    # A promise's own threshold rejects one in their number and one more of new parts, on average.
+    assert expected["false_rejects"] == pytest.approx(1000 * 0.9 * (good["reject"].count + 1) / (good["reject"].of + 1))
+    beyond = (anomalous["accept"].count + 1) / (anomalous["accept"].of + 1)
+    assert expected["escapes"] == pytest.approx(1000 * 0.1 * beyond)
+    reviewed = 0.9 * (1 - good["accept"].value - (good["reject"].count + 1) / (good["reject"].of + 1))
+    reviewed += 0.1 * (1 - beyond - anomalous["reject"].value)
+    assert expected["reviews"] == pytest.approx(1000 * reviewed)
 
 
 def test_promises_that_both_hold_need_no_review(model: Path, tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ def test_int8_that_is_refused_is_made_finer(
     spoilt = graph.onnx_graph(*load_model(tiny_model), (64, 64), None)  # type: ignore[arg-type]
 
     def attempts(*arguments: object) -> Iterator[quantise.Quantised]:
-        yield quantise.Quantised(spoilt, b"", [], "12 images")
-        yield quantise.Quantised(tiny_onnx.read_bytes(), b"", ["one"], "12 images")
+        yield quantise.Quantised(spoilt, b"", [], "12 images", ())
+        yield quantise.Quantised(tiny_onnx.read_bytes(), b"", ["one"], "12 images", ("0123456789",))
         raise AssertionError("a third one was made")
 
     monkeypatch.setattr(quantise, "quantise", attempts)

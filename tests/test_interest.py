@@ -22,6 +22,7 @@ from draem.evaluation.evaluate import evaluate
 from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.inspection.edits import set_values
+from draem.inspection.region import InspectedPixels
 from draem.modelfile import RegionOfInterest, read_header
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses, ssim_map, taught_loss
@@ -177,11 +178,16 @@ def test_both_regions_hold(parts: Path, tmp_path: Path) -> None:
 
 
 def test_a_letterbox_holds_the_region_where_the_image_lies(tmp_path: Path) -> None:
-    write_image(tmp_path / "wide.png", np.full((32, 96, 3), 90, np.uint8))
+    """Each image for itself: as the detector has it."""
+    shapes = [(32, 96), (96, 32), (50, 50)]
+    for number, shape in enumerate(shapes):
+        write_image(tmp_path / f"{number}.png", np.full((*shape, 3), 90, np.uint8))
     data = DataConfig(size=(SIZE, SIZE), fit="letterbox")
-    with ImageBank.load([tmp_path / "wide.png"], data) as bank:
+    with ImageBank.load(sorted(tmp_path.glob("*.png")), data) as bank:
         found = Regions.inspected(bank, LEFT, data)
     assert found is not None
+    for number, shape in enumerate(shapes):
+        np.testing.assert_array_equal(found.whole(number), InspectedPixels(LEFT, data).mask(shape))
     rows, columns = np.flatnonzero(found.whole(0).any(1)), np.flatnonzero(found.whole(0).any(0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (21, 41, 0, 31)
 

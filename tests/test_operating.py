@@ -128,8 +128,8 @@ def test_shares_by_counting() -> None:
 
 
 def test_a_thousand_parts() -> None:
-    good = {"accept": Share(90, 100), "review": Share(8, 100), "reject": Share(2, 100)}
-    anomalous = {"accept": Share(1, 20), "review": Share(4, 20), "reject": Share(15, 20)}
-    found = per_thousand(good, anomalous, 0.1)  # type: ignore[arg-type]
+    found = per_thousand((0.1, 0.02), (0.95, 0.75), 0.1)
     assert found == pytest.approx({"escapes": 5.0, "false_rejects": 18.0, "reviews": 72.0 + 20.0})
-    assert per_thousand(good, {}, 0.1) == {"escapes": None, "false_rejects": pytest.approx(18.0), "reviews": None}  # type: ignore[arg-type]
+    unknown = per_thousand((0.1, 0.02), None, 0.1)
+    assert (unknown["escapes"], unknown["reviews"]) == (None, None)
+    assert unknown["false_rejects"] == pytest.approx(18.0)

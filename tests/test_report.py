@@ -146,6 +146,16 @@ def test_a_calibrated_threshold_gives_no_doubt(data: Path, tmp_path: Path) -> No
     assert "p-value" in text
 
 
+def test_thresholds_chosen_on_these_images_are_doubted(data: Path, tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    calibrate(model, data, Rule(f1=True), profile="cam")
+    report(model, data, tmp_path / "r.html", profile="cam")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "80 of these images chose the thresholds" in text
+    facts = json.loads(re.findall(r'id="facts">(.*?)</script>', text)[0])
+    assert facts["command"] == "draem set --profile cam model.onnx"
+
+
 def test_only_good_images(data: Path, tmp_path: Path) -> None:
     model = _model(tmp_path, Thresholds(reject=_score(LEVEL), chosen_on="a test's"))
     found = report(model, data / "test" / "good", tmp_path / "good.html")
@@ -282,7 +292,7 @@ def _slide(browser: Any, name: str, value: float) -> float:
 def test_the_thresholds_of_the_model_stay_exact(browser: Any, made: tuple[Path, Evaluation]) -> None:
     assert _table(browser) == _counts(made[1], _score(LEVEL), _score(59.5))
     command = browser.execute_script("return document.getElementById('command').textContent")
-    assert command.startswith(f"draem set model.onnx threshold={_score(LEVEL):.6f} review=0.175")
+    assert command == f"draem set model.onnx threshold={_score(LEVEL)!r} review={_score(59.5)!r}"
 
 
 def test_sliders_count_anew(browser: Any, made: tuple[Path, Evaluation]) -> None:
@@ -297,6 +307,21 @@ def test_sliders_count_anew(browser: Any, made: tuple[Path, Evaluation]) -> None
         bad = _counts(made[1], reject, review)["anomalous"]
         assert wrong == good[1] + good[2] + bad[0]
     assert browser.get_log("browser") == []
+
+
+def test_without_thresholds_there_are_no_verdicts_until_one_is_moved(
+    browser: Any, made: tuple[Path, Evaluation], data: Path, tmp_path: Path
+) -> None:
+    report(_model(tmp_path), data, tmp_path / "none.html")
+    browser.get((tmp_path / "none.html").as_uri())
+    cells = "return Array.from(document.querySelectorAll('[id^=good-], [id^=anomalous-]')).map(c => c.textContent)"
+    assert set(browser.execute_script(cells)) == {"–"}
+    assert browser.execute_script("return document.querySelectorAll('.wrong').length") == 0
+    assert browser.execute_script("return document.getElementById('command').textContent") == ""
+    reject = _slide(browser, "reject", _score(LEVEL))
+    assert _table(browser) == _counts(made[1], reject, None)
+    assert browser.get_log("browser") == []
+    browser.get(made[0].as_uri())
 
 
 def test_order_and_filter(browser: Any, made: tuple[Path, Evaluation]) -> None:

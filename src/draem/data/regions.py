@@ -16,7 +16,7 @@ from draem.data.bank import ImageBank, Progress, view_corners
 from draem.data.foreground import LEAST_QUALITY, find_foreground
 from draem.data.interest import draw_region
 from draem.errors import ConfigError, ImageError
-from draem.images import fit_mask, plan_fit, read_mask, read_pixels
+from draem.images import fit_mask, plan_fit, read_file_header, read_mask, read_pixels
 from draem.modelfile import RegionOfInterest
 
 _USUAL = 2.0
@@ -65,15 +65,16 @@ class Regions:
         """Where anomalies count on a bank's images; None: everywhere."""
         if interest is None:
             return None
-        # A letterbox's images lie within their padding as the first one does.
-        original = read_pixels(bank.paths[0], config.pixel_format).shape[:2] if config.fit == "letterbox" else None
-        packed = {}
-        for height, width in set(map(tuple, bank.shapes.tolist())):
-            fit = plan_fit(original or (height, width), *config.frame((height, width)))
-            inside = np.zeros((height, width), np.bool_)
-            inside[fit.window] = draw_region(interest, (fit.height, fit.width))
-            packed[height, width] = np.packbits(inside, axis=1)
-        chosen = [packed[height, width] for height, width in bank.shapes.tolist()]
+        sizes = [_own_size(path, config) for path in bank.paths] if config.fit == "letterbox" else bank.shapes.tolist()
+        drawn: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        chosen = []
+        for (height, width), original in zip(bank.shapes.tolist(), map(tuple, sizes), strict=True):
+            if original not in drawn:
+                fit = plan_fit(original, *config.frame((height, width)))
+                inside = np.zeros((height, width), np.bool_)
+                inside[fit.window] = draw_region(interest, (fit.height, fit.width))
+                drawn[original] = np.packbits(inside, axis=1)
+            chosen.append(drawn[original])
         return cls(chosen, np.ones(len(bank)), bank.shapes, bank.size)
 
     @classmethod
@@ -138,6 +139,15 @@ class Regions:
         covered = sum(int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in self.packed)
         share = covered / int(self.shapes.prod(axis=1).sum())
         return f"anomalies on the part alone, {share:.0%} of the image: quality {self.quality:.2f} (median){but}"
+
+
+def _own_size(path: Path, config: DataConfig) -> tuple[int, int]:
+    """Height and width of an image file, upright."""
+    header = read_file_header(path)
+    if header is None or header.orientation > 4:  # turned by a quarter, or not told
+        height, width = read_pixels(path, config.pixel_format).shape[:2]
+        return height, width
+    return header.height, header.width
 
 
 def _given(path: Path, bank: ImageBank, config: DataConfig) -> list[NDArray[np.uint8]]:

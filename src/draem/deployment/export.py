@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,8 +186,11 @@ def _drafts(
         network, header = load_model(model)
         artefact = Artefact(format=to, precision=precision, batch=batch, source_sha256=header.sha256)
 
-        def write(content: bytes, weights: bytes, artefact: Artefact) -> Header:
-            described = header.model_copy(update={"artefact": artefact})
+        def write(content: bytes, weights: bytes, artefact: Artefact, used: Iterable[str] = ()) -> Header:
+            data = header.data
+            if data is not None:
+                data = data.model_copy(update={"used": sorted({*data.used, *used})})
+            described = header.model_copy(update={"artefact": artefact, "data": data})
             if to == "onnx":
                 return onnx.write_model(out, described, content)
             return openvino.write_model(out, described, content, weights)
@@ -199,7 +202,7 @@ def _drafts(
             for tries, made in enumerate(models, 1):
                 said = made.said + (f"; {_FINER_WORDS.format(tries)}" if tries > 1 else "")
                 found = artefact.model_copy(update={"quantised_on": said, "kept": made.kept})
-                yield write(made.content, made.weights, found)
+                yield write(made.content, made.weights, found, made.used)
         else:
             half = to == "onnx" and precision == "fp16"
             content = onnx_graph(network, header.channels, header.config.data.size, batch, half)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
-from draem.data.samples import Dataset, Sample, split_good
+from draem.data.samples import Dataset, Sample, content_sum, split_good
 from draem.errors import DataError
 from draem.modelfile import Header
 from draem.pixels import Images
@@ -40,6 +40,8 @@ class Material:
     calibration: Simulations
     judging: Simulations
     said: str
+    used: tuple[str, ...]
+    """Sums of the images: no threshold may be chosen on them (`draem.data.samples.content_sum`)."""
 
 
 def draw_material(header: Header, dataset: Dataset, progress: Callable[[int, int], None]) -> Material:
@@ -68,7 +70,8 @@ def draw_material(header: Header, dataset: Dataset, progress: Callable[[int, int
         f"{int(calibration.masks.any((1, 2)).sum())} with a simulated anomaly; judged on {len(judging.images)} from "
         f"{len(parts[1])} others"
     )
-    return Material(calibration, judging, said)
+    used = tuple(sorted({content_sum(sample.path) for part in parts for sample in part}))
+    return Material(calibration, judging, said, used)
 
 
 def _spread(samples: tuple[Sample, ...], most: int) -> tuple[Sample, ...]:

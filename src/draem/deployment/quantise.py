@@ -43,13 +43,14 @@ _HALVED = 2.0
 class Quantised:
     """An int8 model: its file's bytes (of OpenVINO IR the .xml, and the .bin as `weights`).
 
-    kept: layers in floating point; said: in words, what it was calibrated on.
+    kept: layers in floating point; said: in words, what it was calibrated on; used: sums of these images.
     """
 
     content: bytes
     weights: bytes
     kept: list[str]
     said: str
+    used: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ def quantise(
 
     search = _Search(made, judge, lambda: _ranking(fitted, judge))
     form, model, kept = search.within(budget)
-    yield Quantised(*form.written(model), kept, material.said)
+    yield Quantised(*form.written(model), kept, material.said, material.used)
     for more in search.finer(kept):
         form, model = made(more)
-        yield Quantised(*form.written(model), more, material.said)
+        yield Quantised(*form.written(model), more, material.said, material.used)
 
 
 @dataclass(frozen=True)

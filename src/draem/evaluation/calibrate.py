@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
 from draem.modelfile import Header, Reference, Thresholds, Verdict
 from draem.modelfile.edits import change_header, with_thresholds
-from draem.modelfile.thresholds import percent
+from draem.modelfile.thresholds import MOST_REFERENCE, percent
 
 UNKNOWN = "which images the model was trained on is not known"
 _FEWEST = 2
@@ -152,7 +152,28 @@ class Calibration:
         """Escapes, false rejects and reviews of a thousand parts on the line; none without a defect rate."""
         if self.defect_rate is None:
             return None
-        return per_thousand(self.good_shares, self.anomalous_shares, self.defect_rate)
+        return per_thousand(self._above("good"), self._above("anomalous"), self.defect_rate)
+
+    def _above(self, label: Literal["good", "anomalous"]) -> tuple[float, float] | None:
+        """Expected shares of such parts above the thresholds of review (else of rejection) and of rejection.
+
+        Of the images that a threshold was chosen from as an order statistic, so many lie beyond; of new parts one in
+        their number and one more, on average.
+        """
+        scores = self.good if label == "good" else self.anomalous
+        if not scores:
+            return None
+        limits, found = self.thresholds, []
+        for cut, promise in (
+            (limits.lowest, limits.reject_promise if limits.review is None else limits.review_promise),
+            (limits.reject, limits.reject_promise),
+        ):
+            above = sum(score > cut for score in scores) / len(scores)
+            if promise is not None and promise.of == label:
+                beyond = (promise.beyond + 1) / (promise.images + 1)
+                above = beyond if label == "good" else 1.0 - beyond
+            found.append(above)
+        return found[0], min(found)
 
     def in_words(self) -> list[str]:
         """The thresholds and what they promise, line by line."""
@@ -230,6 +251,8 @@ def calibrate(
     except DataError as error:
         noted = f" ({'; '.join(notes)[:300]})" if notes else ""
         raise DataError(f"{dataset.root}: {error}{noted}") from None
+    chosen = [sample for sample in samples if rule.needs_anomalous or sample.label == "good"][:MOST_REFERENCE]
+    thresholds = thresholds.model_copy(update={"images": sorted(content_sum(sample.path) for sample in chosen)})
     reference = reference_of(good)
     _, header = change_header(model, lambda before: with_thresholds(before, thresholds, reference, profile))
     return Calibration(thresholds, reference, good, anomalous, found, notes, defect_rate, header)

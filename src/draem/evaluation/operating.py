@@ -142,16 +142,18 @@ def shares(scores: Sequence[float], thresholds: Thresholds) -> dict[Verdict, Sha
 
 
 def per_thousand(
-    good: dict[Verdict, Share], anomalous: dict[Verdict, Share], defect_rate: float
+    good: tuple[float, float] | None, anomalous: tuple[float, float] | None, defect_rate: float
 ) -> dict[str, float | None]:
-    """Of a thousand parts on the line: escapes, false rejects, reviews; none where nothing is known of them."""
+    """Of a thousand parts on the line: escapes, false rejects, reviews; none where nothing is known of them.
 
-    def part(of: dict[Verdict, Share], verdict: Verdict, weight: float) -> float | None:
-        return 1000.0 * weight * of[verdict].value if of else None
-
-    reviews = [part(good, "review", 1.0 - defect_rate), part(anomalous, "review", defect_rate)]
-    return {
-        "escapes": part(anomalous, "accept", defect_rate),
-        "false_rejects": part(good, "reject", 1.0 - defect_rate),
-        "reviews": None if None in reviews else sum(value for value in reviews if value is not None),
-    }
+    Args:
+        good: shares of good parts that are not accepted, and that are rejected.
+        anomalous: the same of anomalous parts.
+        defect_rate: share of all parts that is anomalous.
+    """
+    escapes = None if anomalous is None else 1000.0 * defect_rate * (1.0 - anomalous[0])
+    rejects = None if good is None else 1000.0 * (1.0 - defect_rate) * good[1]
+    reviews = None
+    if good is not None and anomalous is not None:
+        reviews = 1000.0 * ((1.0 - defect_rate) * (good[0] - good[1]) + defect_rate * (anomalous[0] - anomalous[1]))
+    return {"escapes": escapes, "false_rejects": rejects, "reviews": reviews}

@@ -15,7 +15,7 @@ from draem.config import Config, widths_in_words
 from draem.errors import ModelFileError
 from draem.modelfile.part import Fraction, Part
 from draem.modelfile.strictjson import parse_json
-from draem.modelfile.thresholds import Profile, Reference, Thresholds
+from draem.modelfile.thresholds import ContentSum, Profile, Reference, Thresholds
 
 FORMAT_VERSION = 3
 OLDEST_VERSION = 1
@@ -54,7 +54,7 @@ class DataRecord(Part):
     train: int
     select: int
     calibrate: int
-    used: list[Annotated[str, Field(pattern="^[0-9a-f]{10}$")]] = []
+    used: list[ContentSum] = []
     """Sums of the images that were trained on or selected with (`draem.data.samples.content_sum`): no threshold may be
     chosen on them."""
 

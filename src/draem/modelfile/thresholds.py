@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from draem.modelfile.part import Fraction, Part
 
+ContentSum = Annotated[str, Field(pattern="^[0-9a-f]{10}$")]
+"""Of a file: see `draem.data.samples.content_sum`."""
 Verdict = Literal["accept", "review", "reject"]
 MOST_REFERENCE = 10_000
 """Scores of good images that a header holds."""
@@ -53,6 +55,8 @@ class Thresholds(Part):
     """In words: which images, how many, by which rule."""
     reject_promise: Promise | None = None
     review_promise: Promise | None = None
+    images: Annotated[list[ContentSum], Field(max_length=MOST_REFERENCE)] = []
+    """Sums of the images that chose them, where these are known: on others they can be judged."""
 
     @property
     def lowest(self) -> float:

@@ -6,13 +6,16 @@
   const [low, high, left, right] = ["low", "high", "left", "right"].map((name) => Number(chart.dataset[name]));
   const reject = byId("reject"), review = byId("review");
   const steps = Number(reject.max);
-  // The model's own thresholds stay exact: a slider that was not touched gives the number it began with.
-  const cuts = { reject: facts.reject ?? high, review: facts.review };
+  // The model's own thresholds stay exact: a slider that was not touched gives the number it began with. Without
+  // thresholds there are no verdicts until one is moved.
+  const cuts = { reject: facts.reject, review: facts.review };
   const ofSlider = (slider) => low + (high - low) * Number(slider.value) / steps;
   const toSlider = (value) => Math.round(Math.min(Math.max((value - low) / (high - low), 0), 1) * steps);
   const across = (value) => left + (right - left) * Math.min(Math.max((value - low) / (high - low), 0), 1);
   const lowest = () => cuts.review ?? cuts.reject;
-  const verdict = (score) => score > cuts.reject ? "reject" : score > lowest() ? "review" : "accept";
+  const verdict = (score) =>
+    cuts.reject === null ? "–" : score > cuts.reject ? "reject" : score > lowest() ? "review" : "accept";
+  const exact = (value, own) => value === own ? String(value) : value.toPrecision(6);
   const cards = Array.from(byId("images").children);
   const place = new Map(cards.map((card, number) => [card, number]));
   const judged = cards.map((card) => (
@@ -70,10 +73,14 @@
   };
 
   const show = () => {
+    if (cuts.reject === null) {
+      byId("reject-value").textContent = byId("review-value").textContent = "(none)";
+      return;
+    }
     byId("reject-value").textContent = cuts.reject.toPrecision(4);
     byId("review-value").textContent = cuts.review === null ? "(no such zone)" : cuts.review.toPrecision(4);
-    const setReview = cuts.review === null ? "none" : cuts.review.toPrecision(6);
-    byId("command").textContent = `draem set ${facts.model} threshold=${cuts.reject.toPrecision(6)} review=${setReview}`;
+    const setReview = cuts.review === null ? "none" : exact(cuts.review, facts.review);
+    byId("command").textContent = `${facts.command} threshold=${exact(cuts.reject, facts.reject)} review=${setReview}`;
     showTable();
     showShift();
     showChart();
@@ -103,8 +110,8 @@
     byId("images").append(...[...cards].sort(by));
   };
 
-  reject.value = toSlider(cuts.reject);
-  review.value = toSlider(lowest());
+  reject.value = toSlider(cuts.reject ?? high);
+  review.value = toSlider(lowest() ?? high);
   reject.addEventListener("input", () => {
     cuts.reject = ofSlider(reject);
     if (cuts.review !== null && cuts.review >= cuts.reject) cuts.review = null;
@@ -113,6 +120,7 @@
   });
   review.addEventListener("input", () => {
     const value = ofSlider(review);
+    cuts.reject ??= high;
     cuts.review = value < cuts.reject ? value : null;
     if (cuts.review === null) review.value = toSlider(cuts.reject);
     show();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from draem.config import AnyLayout
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, fingerprint
+from draem.data.samples import Dataset, content_sum, fingerprint
 from draem.errors import DataError
 from draem.evaluation.bootstrap import REPLICATES
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
@@ -84,12 +85,12 @@ def report(
     detector = Detector.open(Path(model), execution or Execution(), profile)
     strips = Strips(detector.header.thresholds)
     found = evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress, watch=strips.add)
-    write_page(page, "report", _values(Path(model), detector, dataset, found, strips.worst_first()))
+    write_page(page, "report", _values(Path(model), profile, detector, dataset, found, strips.worst_first()))
     return found
 
 
 def _values(
-    model: Path, detector: Detector, dataset: Dataset, found: Evaluation, strips: Sequence[Strip]
+    model: Path, profile: str | None, detector: Detector, dataset: Dataset, found: Evaluation, strips: Sequence[Strip]
 ) -> dict[str, Any]:
     header, thresholds = detector.header, found.thresholds
     scores = found.scores()
@@ -105,7 +106,7 @@ def _values(
         "certificate": "Certificate" if header.artefact and header.artefact.certificate else "",
     }
     facts = {
-        "model": model.name,
+        "command": shlex.join(["draem", "set", *(["--profile", profile] if profile else []), model.name]),
         "reject": None if thresholds is None else thresholds.reject,
         "review": None if thresholds is None else thresholds.review,
         **scores,
@@ -116,7 +117,7 @@ def _values(
         "contents": [("summary", "Summary"), *((anchor, name) for anchor, name in parts.items() if name)],
         "tiles": _tiles(found),
         "said": _said(found),
-        "doubts": _doubts(found, header, len(scores["good"])),
+        "doubts": [*_doubts(found, header, len(scores["good"])), *_chosen_on_these(dataset, thresholds)],
         "score_chart": _markup(score_chart(scores["good"], scores["anomalous"])),
         "counts": {label: _counts(values, thresholds) for label, values in scores.items()},
         "curves": [
@@ -210,6 +211,17 @@ def _doubts(found: Evaluation, header: Header, good: int) -> list[str]:
         lines.append(f"{len(found.unreadable)} files could not be read; the first: {found.unreadable[0]}.")
     lines += [f"Certificate: {header_rows(header)[row]}." for row in sorted(doubtful(header))]
     return lines
+
+
+def _chosen_on_these(dataset: Dataset, thresholds: Thresholds | None) -> list[str]:
+    """Whether the thresholds were chosen on images that they are judged on here."""
+    if thresholds is None or not thresholds.images:
+        return []
+    known = set(thresholds.images)
+    again = sum(content_sum(sample.path) in known for sample in samples_to_test(dataset))
+    if not again:
+        return []
+    return [f"{again} of these images chose the thresholds: what is said of verdicts here is flattered."]
 
 
 def _counts(scores: Sequence[float], thresholds: Thresholds | None) -> dict[str, str]:

@@ -64,8 +64,8 @@ class Strips:
         return [strip for _, _, strip in sorted(self._kept, reverse=True)]
 
     def _wrongness(self, sample: Sample, score: float) -> float:
-        """How far a score is on the wrong side of the threshold; without one, of the middle."""
-        threshold = 0.5 if self._thresholds is None else self._thresholds.reject
+        """How far a score is on the wrong side of what is accepted; without a threshold, of the middle."""
+        threshold = 0.5 if self._thresholds is None else self._thresholds.lowest
         return threshold - score if sample.label == "anomalous" else score - threshold
 
 
