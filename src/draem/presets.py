@@ -79,7 +79,7 @@ _PAPER: dict[str, Any] = {
 def _ours(reconstructive_width: int, discriminative_width: int, images: int, learning_rate: float) -> dict[str, Any]:
     """Our recipe at a width: pixels folded, Muon, one cycle, averaged weights, wide masks, a small filter."""
     return {
-        "simulation": {"mask_threshold": [0.3, 0.6], "clean_share": 0.5, "beta": [0.0, 0.8]},
+        "simulation": {"mask_threshold": [0.1, 0.6], "clean_share": 0.5, "beta": [0.0, 0.8]},
         "network": {
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,

@@ -22,7 +22,7 @@ from draem.cli.options import (
     ThreadsOption,
     execution,
 )
-from draem.cli.speaking import finish, message
+from draem.cli.speaking import finish, message, needing
 
 
 def calibrate(
@@ -153,10 +153,11 @@ def _by_folds(
     as_json: bool,
 ) -> None:
     from draem.errors import ConfigError
-    from draem.training.folds import fold_thresholds
 
     if runs is None:
         raise ConfigError("--folds needs --runs DIR, where its trainings lie")
+    with needing("train"):
+        from draem.training.folds import fold_thresholds
     rate = 0.01 if false_reject is None else false_reject
     found, _ = fold_thresholds(model, data, runs, folds, rate, review=review, profile=profile, category=category)
     typer.echo(f"reject above {found.reject:.6g}")

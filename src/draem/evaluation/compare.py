@@ -75,11 +75,13 @@ class Comparison:
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Compare image by image: both must have seen the same ones.
+    """Compare image by image: both must have seen the same ones, and the same of them.
 
     Raises:
         DataError: they have not.
     """
+    if first.region != second.region:
+        raise DataError("the two models have different regions of interest: their figures are of different pixels")
     names = [[(one.category, one.name, one.label) for one in part.images] for part in (first, second)]
     if names[0] != names[1]:
         raise DataError(

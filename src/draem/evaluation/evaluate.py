@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from draem.config import AnyLayout, DataConfig
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, Sample
+from draem.data.samples import Dataset, Sample, content_sum
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError
 from draem.evaluation.bootstrap import Bootstrap, Stratum, intervals
@@ -29,7 +29,7 @@ from draem.files import atomic_write
 from draem.images import fit_image, write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
-from draem.modelfile import Thresholds, Verdict
+from draem.modelfile import RegionOfInterest, Thresholds, Verdict
 from draem.pictures import heat_map, overlay, scaled, sheet
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ class Evaluation:
     replicates: dict[str, Floats] = field(default_factory=dict, repr=False)
     """Each metric for other draws of as many images: see `draem.evaluation.bootstrap`."""
     category_replicates: dict[str, dict[str, Floats]] = field(default_factory=dict, repr=False)
+    region: RegionOfInterest | None = None
+    known: int = 0
+    """Images that the model was trained or selected on, or that chose its thresholds: figures on them are flattered."""
     curves: dict[str, Curve] = field(default_factory=dict, repr=False)
     """See `draem.evaluation.curves`."""
 
@@ -106,10 +109,18 @@ class Evaluation:
     def in_words(self) -> list[str]:
         """What the verdicts were, and from which size on defects are found, each where it is known."""
         lines = []
-        for what, share in (("good images rejected", self.false_rejects), ("anomalous ones accepted", self.escapes)):
+        reviews = self.thresholds is not None and self.thresholds.review is not None
+        for what, share, label in (
+            ("good images rejected", self.false_rejects, "good"),
+            ("anomalous ones accepted", self.escapes, "anomalous"),
+        ):
             if share is not None:
                 low, high = share.limits
-                lines.append(f"{what}: {share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})")
+                looked_at = f", {self._shares(label)['review'].count} to review" if reviews else ""
+                counted = f"{share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})"
+                lines.append(f"{what}: {counted}{looked_at}")
+        if self.known:
+            lines.append(f"flattered: {self.known} of these images trained the model or chose its thresholds")
         return lines + self.beyond_verdicts()
 
     def beyond_verdicts(self) -> list[str]:
@@ -117,7 +128,9 @@ class Evaluation:
         lines = []
         smallest = smallest_detectable(self.defects)
         if smallest is not None:
-            lines.append(f"{DETECTABLE:.0%} of the defects at least {smallest:.1f} pixels across are found")
+            some = Share.of_all(one.found for one in self.defects if one.diameter >= smallest)
+            said = f"at least {smallest:.1f} pixels across are found ({some.count} of {some.of})"
+            lines.append(f"{DETECTABLE:.0%} or more of the defects {said}")
         if self.aupimo is not None:
             lines.append(f"AUPIMO {self.aupimo:.4f}: recall at hardly any false pixel on good images")
         return lines
@@ -160,6 +173,7 @@ class Evaluation:
             "recall": recall_to_dict(self.defects),
             "images": [vars(image) for image in self.images],
             "unreadable": self.unreadable,
+            "known_to_the_model": self.known,
             "anomalous_without_mask": self.without_mask,
             "input_size": None if self.input_size is None else list(self.input_size),
             "mask_rule": f"resized to the {size} size, anomalous where at least half covered",
@@ -247,6 +261,12 @@ class _Tally:
         self._metrics, self._pimo = MetricsAccumulator(), PimoAccumulator()
         self._bootstrap = Bootstrap(_stratum(sample) for sample in samples)
         self._defects: list[Defect] = []
+        header = detector.header
+        self._known_sums = {
+            *(header.data.used if header.data is not None else ()),
+            *(header.thresholds.images if header.thresholds is not None else ()),
+        }
+        self._known = 0
 
     def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None) -> None:
         pixels = count_prediction(self._metrics, self._detector, sample, prediction, mask)
@@ -258,6 +278,7 @@ class _Tally:
             limit = prediction.lowest_threshold
             regions = defects_in(sample.truth.read(), prediction.smoothed, prediction.fit, limit, inside)
             self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
+        self._known += bool(self._known_sums) and content_sum(sample.path) in self._known_sums
         told = (sample.name, sample.category, sample.label, sample.defect)
         self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))
 
@@ -280,6 +301,8 @@ class _Tally:
             replicates=self._bootstrap.replicates(),
             category_replicates={name: self._bootstrap.replicates(name) for name in by_category},
             curves=curves_of(self._bootstrap),
+            region=self._detector.header.region,
+            known=self._known,
         )
 
 

@@ -103,7 +103,7 @@ def by_size(defects: Sequence[Defect]) -> list[SizeClass]:
     for defect in known:
         classes.setdefault(math.floor(math.log2(defect.diameter)), []).append(defect)
     return [
-        SizeClass(2.0**octave, 2.0 ** (octave + 1), Share(sum(bool(one.found) for one in some), len(some)))
+        SizeClass(2.0**octave, 2.0 ** (octave + 1), Share.of_all(one.found for one in some))
         for octave, some in sorted(classes.items())
     ]
 
@@ -114,7 +114,7 @@ def by_kind(defects: Sequence[Defect]) -> dict[tuple[str, str], Share]:
     for defect in defects:
         if defect.found is not None:
             kinds.setdefault((defect.category, defect.kind), []).append(defect)
-    return {key: Share(sum(bool(one.found) for one in some), len(some)) for key, some in kinds.items()}
+    return {key: Share.of_all(one.found for one in some) for key, some in kinds.items()}
 
 
 def smallest_detectable(defects: Sequence[Defect], recall: float = DETECTABLE) -> float | None:

@@ -6,7 +6,7 @@ images of the same kind might have moved it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -118,6 +118,12 @@ class Share:
 
     count: int
     of: int
+
+    @classmethod
+    def of_all(cls, found: Iterable[bool | None]) -> Share:
+        """How many are true, of all that are known."""
+        known = [one for one in found if one is not None]
+        return cls(sum(known), len(known))
 
     @property
     def value(self) -> float:

@@ -92,6 +92,10 @@ class Detector:
         backend, header = open_backend(path, execution)
         return cls(backend, header.at_profile(profile))
 
+    def __repr__(self) -> str:
+        config = self.header.config
+        return f"Detector({config.preset} {config.network.widths}, run by {self.backend.execution})"
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"

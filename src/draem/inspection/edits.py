@@ -92,7 +92,8 @@ def _thresholds(former: Thresholds | None, values: dict[str, str]) -> Thresholds
         return None
     if review is not None and review >= reject:
         raise ConfigError(
-            f"review {review:g} does not lie below the threshold {reject:g}; set review too, or review=none"
+            f"review {review:g} does not lie below the threshold {reject:g}: give a lower one, a higher threshold, or "
+            "review=none"
         )
     chosen_on = _chosen_on(former, "threshold" in values)
     if former is None or "threshold" in values:

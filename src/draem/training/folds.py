@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,15 @@ def fold_thresholds(
         raise ModelFileError(f"{model}: was not trained here ({header.origin}): it has no recipe to train folds by")
     good = read_layout(data, header.config.data.layout, category).train_good
     good_threshold([0.0] * len(good), false_reject, ON_AVERAGE)  # too few are told before hours of training
-    scores = [score for fold in range(folds) for score in _scores(header, data, runs, (fold, folds), category)]
+    parts = [_scores(header, data, runs, (fold, folds), category) for fold in range(folds)]
+    scores = [score for part in parts for score in part]
+    middles = sorted(statistics.median(part) for part in parts if part)
     reject, _ = good_threshold(scores, false_reject, ON_AVERAGE)
     lower = None if review is None else good_threshold(scores, review, ON_AVERAGE)[0]
     words = (
         f"{len(scores)} good images, each scored by one of {folds} models trained without it: an estimate of "
-        f"{false_reject:.3g} false rejects, no promise"
+        f"{false_reject:.3g} false rejects, no promise; the models' median scores are {middles[0]:.3g} to "
+        f"{middles[-1]:.3g}"
     )
     thresholds = Thresholds(
         reject=reject, review=lower if lower is not None and lower < reject else None, chosen_on=words

@@ -15,7 +15,7 @@ from typing import Any
 
 from draem.config import AnyLayout
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, content_sum, fingerprint
+from draem.data.samples import Dataset, fingerprint
 from draem.errors import DataError
 from draem.evaluation.bootstrap import REPLICATES
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
@@ -117,7 +117,7 @@ def _values(
         "contents": [("summary", "Summary"), *((anchor, name) for anchor, name in parts.items() if name)],
         "tiles": _tiles(found),
         "said": _said(found),
-        "doubts": [*_doubts(found, header, len(scores["good"])), *_chosen_on_these(dataset, thresholds)],
+        "doubts": _doubts(found, header, len(scores["good"])),
         "score_chart": _markup(score_chart(scores["good"], scores["anomalous"])),
         "counts": {label: _counts(values, thresholds) for label, values in scores.items()},
         "curves": [
@@ -175,10 +175,16 @@ def _tiles(found: Evaluation) -> list[dict[str, str]]:
         for name, key in (("Image AUROC", "image_auroc"), ("Pixel AP", "pixel_ap"), ("AUPRO", "pixel_aupro"))
         if (value := getattr(found.metrics, key)) is not None
     ]
-    for name, share in (("Anomalous, accepted", found.escapes), ("Good, rejected", found.false_rejects)):
+    reviews = found.thresholds is not None and found.thresholds.review is not None
+    for name, share, label in (
+        ("Anomalous, accepted", found.escapes, "anomalous"),
+        ("Good, rejected", found.false_rejects, "good"),
+    ):
         if share is not None:
             low, high = share.limits
             value = f"{share.count} of {share.of}"
+            if reviews and found.thresholds is not None:
+                value += f", {shares(found.scores()[label], found.thresholds)['review'].count} to review"
             tiles.append({"name": name, "value": value, "limits": f"95 %: {percent(low)} to {percent(high)}"})
     return tiles
 
@@ -205,23 +211,16 @@ def _doubts(found: Evaluation, header: Header, good: int) -> list[str]:
     if good < _FEW:
         least = f"even if none of {good} is rejected, {percent(CONFIDENT.best_rate(good))} may be" if good else "none"
         lines.append(f"Few good images: {least} (95 % confidence).")
+    if found.known:
+        lines.append(
+            f"{found.known} of these images trained the model or chose its thresholds: what is said here is flattered."
+        )
     if found.without_mask:
         lines.append(f"{found.without_mask} anomalous images have no mask: pixel metrics are without them.")
     if found.unreadable:
         lines.append(f"{len(found.unreadable)} files could not be read; the first: {found.unreadable[0]}.")
     lines += [f"Certificate: {header_rows(header)[row]}." for row in sorted(doubtful(header))]
     return lines
-
-
-def _chosen_on_these(dataset: Dataset, thresholds: Thresholds | None) -> list[str]:
-    """Whether the thresholds were chosen on images that they are judged on here."""
-    if thresholds is None or not thresholds.images:
-        return []
-    known = set(thresholds.images)
-    again = sum(content_sum(sample.path) in known for sample in samples_to_test(dataset))
-    if not again:
-        return []
-    return [f"{again} of these images chose the thresholds: what is said of verdicts here is flattered."]
 
 
 def _counts(scores: Sequence[float], thresholds: Thresholds | None) -> dict[str, str]:
