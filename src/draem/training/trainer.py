@@ -301,15 +301,8 @@ class Trainer:
         assert self.select_bank is not None
         network = self._kept_network()
         with self.fabric.autocast():
-            found = validate(
-                network,
-                self.simulator,
-                self.select_bank,
-                self.config,
-                self.device,
-                self.select_regions,
-                self.interest,
-            )
+            where = self.select_regions, self.interest
+            found = validate(network, self.simulator, self.select_bank, self.config, self.device, *where)
         metrics = found.metrics
         values = {
             "val_pixel_ap": metrics.pixel_ap,
