@@ -19,7 +19,7 @@ from draem.config import Config
 from draem.errors import ConfigError, MemoryLimitError, TrainingError
 from draem.modelfile.tensors import read_record
 from draem.network.losses import Losses, draem_losses
-from draem.training import memory, run, trainer
+from draem.training import memory, objective, run
 from draem.training.optimizer import make_optimizer
 from draem.training.trainer import CHECKPOINT
 from tiny import write_noise
@@ -70,7 +70,7 @@ def test_the_last_good_state_is_kept_and_can_be_resumed(
 ) -> None:
     train(parts, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "draem_losses", losses_gone_wrong_from(6))
+        patch.setattr(objective, "draem_losses", losses_gone_wrong_from(6))
         with pytest.raises(TrainingError) as caught:
             train(parts, tmp_path / "run")
     said = str(caught.value)
@@ -97,7 +97,7 @@ def test_a_learning_rate_far_too_high(parts: Path, tmp_path: Path) -> None:
 
 def test_validation_notices_before_the_next_row(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would otherwise meet maps that are no numbers."""
-    monkeypatch.setattr(trainer, "draem_losses", losses_gone_wrong_from(3))
+    monkeypatch.setattr(objective, "draem_losses", losses_gone_wrong_from(3))
     with pytest.raises(TrainingError, match="not a number at step 5"):
         train(parts, tmp_path, {"training.log_every": 100, "training.validations": 2, "training.keep": "best"})
     assert not (tmp_path / "best.safetensors").exists()
@@ -117,7 +117,7 @@ def test_gradients_may_overflow_while_the_loss_is_a_number(
             found.total.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
         return found
 
-    monkeypatch.setattr(trainer, "draem_losses", overflowing)
+    monkeypatch.setattr(objective, "draem_losses", overflowing)
     with pytest.raises(TrainingError, match="at step 10"):
         train(parts, tmp_path)
     assert read_record(tmp_path / CHECKPOINT)[0]["step"] == 9
@@ -169,7 +169,7 @@ def test_largest_batch_hides_no_other_error(monkeypatch: pytest.MonkeyPatch) -> 
 def test_out_of_memory_names_a_batch_that_fits_and_keeps_the_step_as_large(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, advised: int
 ) -> None:
-    monkeypatch.setattr(trainer, "draem_losses", memory_for(2))
+    monkeypatch.setattr(objective, "draem_losses", memory_for(2))
     monkeypatch.setattr(memory, "draem_losses", memory_for(2))
     with pytest.raises(MemoryLimitError) as caught:
         train(parts, tmp_path, {"training.batch_size": 8, "training.accumulate": accumulate})
@@ -191,7 +191,7 @@ def test_one_small_image_is_too_little_for_batch_norm(parts: Path, tmp_path: Pat
 
 
 def test_out_of_memory_with_the_smallest_batch(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "draem_losses", memory_for(0))
+    monkeypatch.setattr(objective, "draem_losses", memory_for(0))
     monkeypatch.setattr(memory, "draem_losses", memory_for(0))
     with pytest.raises(
         MemoryLimitError, match=r"even with the smallest batch: .*narrower preset or a smaller data\.size"
@@ -214,7 +214,7 @@ def test_what_the_failed_step_held_is_free_when_smaller_batches_are_tried(
         assert not any(tensor() is not None for tensor in held)
         return 1
 
-    monkeypatch.setattr(trainer, "draem_losses", failing)
+    monkeypatch.setattr(objective, "draem_losses", failing)
     monkeypatch.setattr(run, "largest_batch", look)
     with pytest.raises(MemoryLimitError, match="1 fits"):
         train(parts, tmp_path)
@@ -224,7 +224,7 @@ def test_other_errors_of_a_step_come_through(parts: Path, tmp_path: Path, monkey
     def broken(*args: Any) -> Losses:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(trainer, "draem_losses", broken)
+    monkeypatch.setattr(objective, "draem_losses", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train(parts, tmp_path)
 
