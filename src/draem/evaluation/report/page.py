@@ -175,17 +175,16 @@ def _tiles(found: Evaluation) -> list[dict[str, str]]:
         for name, key in (("Image AUROC", "image_auroc"), ("Pixel AP", "pixel_ap"), ("AUPRO", "pixel_aupro"))
         if (value := getattr(found.metrics, key)) is not None
     ]
-    reviews = found.thresholds is not None and found.thresholds.review is not None
     for name, share, label in (
         ("Anomalous, accepted", found.escapes, "anomalous"),
         ("Good, rejected", found.false_rejects, "good"),
     ):
         if share is not None:
             low, high = share.limits
-            value = f"{share.count} of {share.of}"
-            if reviews and found.thresholds is not None:
-                value += f", {shares(found.scores()[label], found.thresholds)['review'].count} to review"
-            tiles.append({"name": name, "value": value, "limits": f"95 %: {percent(low)} to {percent(high)}"})
+            limits_of = f"95 %: {percent(low)} to {percent(high)}"
+            if found.thresholds is not None and found.thresholds.review is not None:
+                limits_of += f"; {shares(found.scores()[label], found.thresholds)['review'].count} to review"
+            tiles.append({"name": name, "value": f"{share.count} of {share.of}", "limits": limits_of})
     return tiles
 
 
