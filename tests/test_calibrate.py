@@ -18,12 +18,14 @@ from conftest import Outcome
 from draem.data.samples import content_sum
 from draem.errors import ConfigError, DataError, ModelFileError
 from draem.evaluation.calibrate import Rule, calibrate
+from draem.evaluation.evaluate import evaluate
 from draem.evaluation.operating import Costs
 from draem.images import write_image
 from draem.inspection.calibration import CONFIDENT, ON_AVERAGE
 from draem.inspection.edits import set_values
 from draem.modelfile import DataRecord, Thresholds, edit_header, read_header, read_model
 from graphs import SIZE, WEIGHT, brightness_header, write_brightness
+from tiny import write_noise
 
 Run = Callable[..., Outcome]
 GOOD = list(range(40, 100))
@@ -232,21 +234,8 @@ def test_test_images_stay_unused_unless_labels_are_needed(model: Path, labelled:
 
 def test_a_training_says_what_it_used(tmp_path: Path) -> None:
     """What is trained or selected on, and not what is held out for the threshold."""
-    folder = tmp_path / "good"
-    for number in range(10):
-        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        write_image(folder / f"{number}.png", pixels)
-    small = {
-        "training.images": 4,
-        "training.batch_size": 4,
-        "training.validations": 0,
-        "data.size": 32,
-        "network.reconstructive_width": 2,
-        "network.discriminative_width": 2,
-        "network.fold": 1,
-        "training.threads": 1,
-    }
-    draem.train(folder, tmp_path / "run", "edge", settings=small)
+    folder = write_noise(tmp_path / "good", 10)
+    draem.train(folder, tmp_path / "run", "edge", settings=SMALL)
     header = read_header(tmp_path / "run/model.safetensors")
     jobs = json.loads((tmp_path / "run/split.json").read_text())
     assert header.data is not None
@@ -256,6 +245,58 @@ def test_a_training_says_what_it_used(tmp_path: Path) -> None:
     assert header.thresholds is not None
     assert header.thresholds.reject_promise is not None
     assert header.thresholds.reject_promise.confidence is None
+
+
+SMALL: dict[str, Any] = {
+    "training.images": 4,
+    "training.batch_size": 4,
+    "training.validations": 0,
+    "data.size": 32,
+    "network.reconstructive_width": 2,
+    "network.discriminative_width": 2,
+    "network.fold": 1,
+    "training.threads": 1,
+}
+
+
+def test_copies_of_what_was_trained_on_choose_no_first_threshold(tmp_path: Path) -> None:
+    folder = write_noise(tmp_path / "good", 1)
+    for number in range(1, 12):
+        (folder / f"{number:02d}.png").write_bytes((folder / "00.png").read_bytes())
+    header = draem.train(folder, tmp_path / "run", "edge", settings=SMALL).header
+    assert (header.thresholds, header.reference) == (None, None)
+
+
+def test_what_the_first_weights_were_trained_on_is_known_as_well(tmp_path: Path) -> None:
+    """Of a run with another seed, whose held-out images the first one trained on."""
+    folder = write_noise(tmp_path / "good", 10)
+    first = draem.train(folder, tmp_path / "first", "edge", settings=SMALL | {"training.seed": 0})
+    again = draem.train(
+        folder,
+        tmp_path / "again",
+        "edge",
+        settings=SMALL | {"training.seed": 1},
+        init=tmp_path / "first/model.safetensors",
+    )
+    assert first.header.data is not None
+    assert again.header.data is not None
+    assert set(first.header.data.used) < set(again.header.data.used)
+    used = set(again.header.data.used)
+    held_out = json.loads((tmp_path / "again/split.json").read_text())["calibrate"]
+    new = [name for name in held_out if content_sum(folder / name) not in used]
+    assert (again.header.thresholds is not None) == bool(new)
+
+
+def test_an_evaluation_on_images_that_the_model_knows_says_so(model: Path, labelled: Path) -> None:
+    assert evaluate(draem.load(model), labelled).known == 0
+    calibrate(model, labelled, Rule(f1=True))
+    found = evaluate(draem.load(model), labelled)
+    assert found.known == 40
+    assert "flattered: 40 of these images" in "\n".join(found.in_words())
+    set_values(model, ["review=0.1"])
+    assert evaluate(draem.load(model), labelled).known == 40
+    set_values(model, ["threshold=0.5"])
+    assert evaluate(draem.load(model), labelled).known == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- profiles

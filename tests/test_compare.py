@@ -20,7 +20,7 @@ from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.evaluation.metrics import METRIC_KEYS
 from draem.images import write_image
 from draem.inspection.edits import set_values
-from draem.modelfile import Thresholds
+from draem.modelfile import RegionOfInterest, Thresholds
 from graphs import SIZE, WEIGHT, brightness_header, write_brightness
 
 
@@ -89,6 +89,13 @@ def test_other_images_do_not_compare(evaluations: tuple[Evaluation, Evaluation])
     first, second = evaluations
     with pytest.raises(DataError, match="different images"):
         compare(first, replace(second, images=second.images[1:]))
+
+
+def test_other_regions_do_not_compare(evaluations: tuple[Evaluation, Evaluation]) -> None:
+    first, second = evaluations
+    half = RegionOfInterest(inspect=[[(0.0, 0.0), (0.5, 0.0), (0.5, 1.0)]])
+    with pytest.raises(DataError, match="different regions of interest"):
+        compare(first, replace(second, region=half))
 
 
 def test_without_a_threshold_there_are_no_verdicts(evaluations: tuple[Evaluation, Evaluation]) -> None:

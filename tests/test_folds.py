@@ -149,7 +149,11 @@ def test_the_command(run_cli: Callable[..., Outcome], model: Path, parts: Path, 
     assert ended.code == 0, ended.err
     assert json.loads(ended.out.splitlines()[-1])["thresholds"]["reject_promise"] is None
     assert "no promise" in ended.out
-    for more, says in (((), "--folds needs --runs"), (("--runs", tmp_path / "x", "--f1"), "no use for")):
+    for more, says in (
+        ((), "--folds needs --runs"),
+        (("--runs", tmp_path / "x", "--f1"), "no use for"),
+        (("--threads", "1"), "no use for"),
+    ):
         ended = run_cli("calibrate", mine, parts, *options, *more)
         assert ended.code == 1
         assert says in ended.err

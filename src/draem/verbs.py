@@ -172,7 +172,8 @@ def train_all(
         DraemError: of the kind that fits; see `draem.errors`. Nothing is trained if a category has a run already.
     """
     with _needing_torch():
-        from draem.training.run import CONFIG, MODEL, refuse_overwriting, train_run
+        from draem.training.record import CONFIG
+        from draem.training.run import MODEL, refuse_overwriting, train_run
     out = Path(out)
     settings = {**(settings or {}), **({"training.init": str(init)} if init else {})}
     file = Path(config) if config else None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from draem.cli.options import Category, DeviceOption, Json, LayoutName, ThreadsOption, execution
+from draem.cli.options import Category, DeviceOption, Json, LayoutName, ThreadsOption, execution, known_layout
 from draem.cli.speaking import finish, message, refuse_file
 from draem.errors import MissingExtraError
 
@@ -35,13 +35,12 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trained model as ONNX or OpenVINO IR, with a certificate that it gives the same answers."""
-    from draem.config import Config
     from draem.deployment.export import certificate_file
     from draem.deployment.export import export as write
     from draem.tables.console import show, staged
     from draem.tables.models import export_table
 
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    known = known_layout(layout)
     chosen: dict[str, Any] = {
         "to": to,
         "precision": precision,
@@ -101,7 +100,6 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Every backend and precision on this machine: size, load time, latency, throughput, memory, accuracy."""
-    from draem.config import Config
     from draem.deployment.benchmark.plot import latency_plot
     from draem.deployment.benchmark.run import benchmark as run_benchmark
     from draem.files import atomic_write
@@ -110,7 +108,7 @@ def benchmark(
 
     if out:
         refuse_file(out)
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    known = known_layout(layout)
     with counted("benchmark") as progress:
         found = run_benchmark(
             model,

@@ -23,6 +23,7 @@ from draem.cli.options import (
     StreamsOption,
     ThreadsOption,
     execution,
+    known_layout,
 )
 from draem.cli.speaking import finish, message, refuse_file
 
@@ -45,7 +46,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Metrics on labelled test images: overall, by category, by defect type."""
-    from draem.config import Config
     from draem.errors import ConfigError
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
@@ -54,7 +54,7 @@ def evaluate(
 
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    known = known_layout(layout)
     if model.is_dir():
         if profile is not None:
             raise ConfigError(f"--profile: {model} holds a model for each category; evaluate one of them")
@@ -121,7 +121,6 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Two models on the same labelled images: differences with their limits, and verdicts that differ."""
-    from draem.config import Config
     from draem.evaluation.compare import compare as pair
     from draem.evaluation.evaluate import evaluate as score
     from draem.inspection.detector import Detector
@@ -129,7 +128,7 @@ def compare(
     from draem.tables.scores import comparison_table
 
     chosen = execution(backend, device, precision, threads, streams)
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    known = known_layout(layout)
     found = []
     with staged() as progress:
         for stage, model in (("first", first), ("second", second)):
@@ -159,11 +158,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One offline page on a model and labelled images: verdicts, thresholds to try, curves, every image's why."""
-    from draem.config import Config
     from draem.evaluation.report.page import report as write
     from draem.tables.console import counted
 
-    known = Config.resolve("fast", None, {"data.layout": layout}).data.layout
+    known = known_layout(layout)
     with counted("report") as progress:
         found = write(
             model,

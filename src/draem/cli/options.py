@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from draem.config import AnyLayout
     from draem.inspection.execution import Execution
 
 Data = Annotated[
@@ -58,6 +59,17 @@ def execution(
         return Execution(**values, threads=threads, streams=streams)
     except ConfigError as error:
         raise ConfigError(f"--{error}") from None
+
+
+def known_layout(name: str) -> AnyLayout:
+    """What `--layout` says.
+
+    Raises:
+        ConfigError: there is no such layout.
+    """
+    from draem.config import Config
+
+    return Config.resolve("fast", None, {"data.layout": name}).data.layout
 
 
 def settings_of(given: list[str] | None) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from draem.inspection.calibration import (
 )
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
-from draem.modelfile import Header, Reference, Thresholds, Verdict
+from draem.modelfile import Header, Thresholds, Verdict
 from draem.modelfile.edits import change_header, with_thresholds
 from draem.modelfile.thresholds import MOST_REFERENCE, percent
 
-UNKNOWN = "which images the model was trained on is not known"
+_UNKNOWN = "which images the model was trained on is not known"
 _FEWEST = 2
 """Of good and of anomalous images, to choose a threshold between them."""
 
@@ -127,7 +127,6 @@ class Calibration:
     """Thresholds, what they were chosen from, and what they would do to these images."""
 
     thresholds: Thresholds
-    reference: Reference | None
     good: list[float]
     anomalous: list[float]
     interval: tuple[float, float] | None
@@ -243,19 +242,20 @@ def calibrate(
     dataset = read_layout(Path(data), layout, category)
     detector = Detector.open(model, execution or Execution())
     samples, notes = unseen(_candidates(dataset, rule), detector.header)
-    good, anomalous = _scores(detector, samples, batch_size, notes, progress)
+    unsure = ""
+    if not _knows_its_images(detector.header):
+        notes.append(f"{_UNKNOWN}: give it only new ones")
+        unsure = f"; {_UNKNOWN}"
+    good, anomalous = _scores(detector, list(samples.values()), batch_size, notes, progress)
     counts = f"{len(good)} good" + (f" and {len(anomalous)} anomalous" if rule.needs_anomalous else "")
-    unsure = f"; {UNKNOWN}" if any(UNKNOWN in note for note in notes) else ""
     try:
         thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}{unsure}")
     except DataError as error:
         noted = f" ({'; '.join(notes)[:300]})" if notes else ""
         raise DataError(f"{dataset.root}: {error}{noted}") from None
-    chosen = [sample for sample in samples if rule.needs_anomalous or sample.label == "good"][:MOST_REFERENCE]
-    thresholds = thresholds.model_copy(update={"images": sorted(content_sum(sample.path) for sample in chosen)})
-    reference = reference_of(good)
-    _, header = change_header(model, lambda before: with_thresholds(before, thresholds, reference, profile))
-    return Calibration(thresholds, reference, good, anomalous, found, notes, defect_rate, header)
+    thresholds = thresholds.model_copy(update={"images": sorted(samples)[:MOST_REFERENCE]})
+    _, header = change_header(model, lambda before: with_thresholds(before, thresholds, reference_of(good), profile))
+    return Calibration(thresholds, good, anomalous, found, notes, defect_rate, header)
 
 
 def _candidates(dataset: Dataset, rule: Rule) -> tuple[Sample, ...]:
@@ -266,8 +266,13 @@ def _candidates(dataset: Dataset, rule: Rule) -> tuple[Sample, ...]:
     return dataset.train_good or tuple(sample for sample in dataset.test if sample.label == "good")
 
 
-def unseen(samples: Iterable[Sample], header: Header) -> tuple[list[Sample], list[str]]:
-    """The images that the model was neither trained nor selected on, each content once; and what there is to say.
+def _knows_its_images(header: Header) -> bool:
+    """Whether a model says which images it was trained on: older versions do not; imported weights were not here."""
+    return header.origin != "trained" or (header.data is not None and bool(header.data.used))
+
+
+def unseen(samples: Iterable[Sample], header: Header) -> tuple[dict[str, Sample], list[str]]:
+    """The images that the model was neither trained nor selected on, by their sums; and what was left out, in words.
 
     A copy of an image would count twice in a promise that takes images as independent.
     """
@@ -285,9 +290,7 @@ def unseen(samples: Iterable[Sample], header: Header) -> tuple[list[Sample], lis
         said.append(f"left out: {trained} images that the model was trained or selected on")
     if copies:
         said.append(f"left out: {copies} copies of other images")
-    if not used and header.origin == "trained":
-        said.append(f"{UNKNOWN}: give it only new ones")
-    return list(kept.values()), said
+    return kept, said
 
 
 def _scores(

@@ -98,7 +98,8 @@ def _thresholds(former: Thresholds | None, values: dict[str, str]) -> Thresholds
     chosen_on = _chosen_on(former, "threshold" in values)
     if former is None or "threshold" in values:
         return Thresholds(reject=reject, review=review, chosen_on=chosen_on)
-    return Thresholds(reject=reject, review=review, chosen_on=chosen_on, reject_promise=former.reject_promise)
+    changes = {"review": review, "review_promise": None, "chosen_on": chosen_on}
+    return former.model_copy(update=changes)
 
 
 def _chosen_on(former: Thresholds | None, by_hand: bool) -> str:

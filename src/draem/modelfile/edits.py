@@ -87,7 +87,7 @@ def _without_promise(thresholds: Thresholds | None) -> Thresholds | None:
     if thresholds is None or OTHER_REGION in thresholds.chosen_on:
         return thresholds
     chosen_on = f"{thresholds.chosen_on}; {OTHER_REGION}"
-    return Thresholds(reject=thresholds.reject, review=thresholds.review, chosen_on=chosen_on)
+    return thresholds.model_copy(update={"chosen_on": chosen_on, "reject_promise": None, "review_promise": None})
 
 
 def _recertified(header: Header, change: Callable[[Certificate], Certificate]) -> Header:

@@ -16,7 +16,8 @@ from draem.inspection.calibration import ON_AVERAGE, good_threshold
 from draem.inspection.detector import Detector
 from draem.modelfile import Header, Thresholds, read_header
 from draem.modelfile.edits import change_header, with_thresholds
-from draem.training.run import MODEL, SPLIT, train_run
+from draem.training.record import SPLIT
+from draem.training.run import MODEL, train_run
 
 
 def fold_thresholds(

@@ -11,7 +11,6 @@ RUN/model.safetensors      the model
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
 import traceback
@@ -24,17 +23,14 @@ import torch
 import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from pydantic import TypeAdapter, ValidationError
 from torch.nn.parallel import DistributedDataParallel
 
 from draem.config import Config, DataConfig, NetworkConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
-from draem.data.interest import interest_of
 from draem.data.layouts import read_layout
-from draem.data.samples import Dataset, Sample, Split, content_sum, fingerprint, split_good
+from draem.data.samples import Dataset, Sample, Split, content_sum, fingerprint
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
-from draem.files import atomic_write
 from draem.inspection.calibration import first_thresholds, reference_of
 from draem.inspection.detector import Detector
 from draem.inspection.memory import out_of_memory
@@ -42,7 +38,6 @@ from draem.inspection.torch_backend import TorchBackend, choose_device
 from draem.modelfile import (
     DataRecord,
     Header,
-    RegionOfInterest,
     TrainingRecord,
     colour_order,
     package_versions,
@@ -54,10 +49,10 @@ from draem.pixels import unused_range
 from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
+from draem.training.record import kept_interest, split_of, write_record
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
-MODEL, CONFIG, SPLIT, REGION = "model.safetensors", "config.yaml", "split.json", "region.json"
-_JOBS = ("train", "select", "calibrate")
+MODEL = "model.safetensors"
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -79,7 +74,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
     teacher = Teacher.load(config.training.teacher) if config.training.teacher is not None else None
     fabric = _launch(config)
     dataset = read_layout(data, config.data.layout, category)
-    split = _split(dataset, config, out, resume)
+    split = split_of(dataset, config, out, resume)
     with RunLog(out, active=fabric.is_global_zero) as log:
         log.message(_announce(config, dataset, split, fabric))
         data_config, said = _format(config.data, dataset, begun=resume and (out / CHECKPOINT).exists())
@@ -91,10 +86,10 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             teacher.refuse_other_images(data_config)
             log.message(f"teacher: {teacher.path} ({teacher.header.config.network.widths})")
         train, select = _load_banks(split, config, out, log)
-        interest = _interest(config.data, out, resume)
+        interest = kept_interest(config.data, out, resume)
         fabric.barrier()
         if fabric.is_global_zero:
-            _write_record(out, config, split, interest)
+            write_record(out, config, split, interest)
         fabric.barrier()
         trainer = Trainer(config, out, fabric, train, select, log, teacher, interest)
         if trainer.train_regions is not None:
@@ -197,33 +192,6 @@ def _launch(config: Config) -> Fabric:
     return fabric
 
 
-def _split(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
-    """The good images by job; a resumed run keeps the jobs it gave."""
-    good = dataset.train_good
-    if not good:
-        raise DataError(f"{dataset.root}: no good images to train on")
-    if not (resume and (out / SPLIT).exists()):
-        data = config.data
-        return split_good(good, data.select_share, data.calibrate_share, config.training.seed, data.fold)
-    by_name = {sample.name: sample for sample in good}
-    try:
-        record = json.loads((out / SPLIT).read_text(encoding="utf-8"))
-        names, began_with = {job: [str(name) for name in record[job]] for job in _JOBS}, record["fingerprint"]
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f"{out / SPLIT}: damaged; start a new run in another --out") from None
-    wanted = [name for job in _JOBS for name in names[job]]
-    gone = [name for name in wanted if name not in by_name]
-    if gone:
-        raise DataError(
-            f"{dataset.root}: {gone[0]} is gone, {len(gone)} of the {len(wanted)} images that the run in {out} began "
-            "with; resume with its folder as it was"
-        )
-    jobs = {job: tuple(by_name[name] for name in names[job]) for job in _JOBS}
-    if fingerprint([sample for job in _JOBS for sample in jobs[job]]) != began_with:
-        raise DataError(f"{dataset.root}: not the images that the run in {out} began with; resume with those")
-    return Split(**jobs)
-
-
 def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[ImageBank, ImageBank | None]:
     """The images to train on and to select with. Those to calibrate with are only looked at: what cannot be read is
     to be named, or to stop the run, now and not at its end."""
@@ -265,26 +233,6 @@ def _announce(config: Config, dataset: Dataset, split: Split, fabric: Fabric) ->
         f"{dataset.name}: {jobs} · preset {config.preset} ({config.network.widths}) · "
         f"{fabric.device.type} {recipe.precision}"
     )
-
-
-def _interest(config: DataConfig, out: Path, resume: bool) -> RegionOfInterest | None:
-    """The region of interest; a resumed run keeps the one that it began with, whatever became of its files."""
-    kept = out / REGION
-    if not (resume and kept.exists()):
-        return interest_of(config)
-    try:
-        found: RegionOfInterest | None = TypeAdapter(RegionOfInterest | None).validate_json(kept.read_bytes())
-    except ValidationError:
-        raise DataError(f"{kept}: damaged; start a new run in another --out") from None
-    return found
-
-
-def _write_record(out: Path, config: Config, split: Split, interest: RegionOfInterest | None) -> None:
-    atomic_write(out / REGION, (b"null" if interest is None else interest.model_dump_json().encode()))
-    names = {job: [sample.name for sample in getattr(split, job)] for job in _JOBS}
-    images = fingerprint([*split.train, *split.select, *split.calibrate])
-    atomic_write(out / SPLIT, json.dumps({**names, "fingerprint": images}, indent=1).encode())
-    atomic_write(out / CONFIG, config.to_yaml().encode())
 
 
 def _in_words(network: NetworkConfig) -> str:
@@ -382,9 +330,8 @@ def _write_model(
     network.load_state_dict(trained.state)
     detector = Detector(TorchBackend(network, str(device)), header)
     assert header.data is not None
-    new = {
-        sum_: sample.path for sample in split.calibrate if (sum_ := content_sum(sample.path)) not in header.data.used
-    }
+    sums = {content_sum(sample.path): sample.path for sample in split.calibrate}
+    new = {content: path for content, path in sums.items() if content not in header.data.used}
     paths = sorted(new.values())
     if len(paths) < len(split.calibrate):
         known = len(split.calibrate) - len(paths)
@@ -397,5 +344,6 @@ def _write_model(
         log.message(f"no threshold: {why}")
     else:
         log.message(f"threshold {thresholds.reject:.4f}: {thresholds.chosen_on}")
+        thresholds = thresholds.model_copy(update={"images": sorted(new)})
     found = {"thresholds": thresholds, "reference": reference_of(scores)}
     return save_model(path, trained.state, header.model_copy(update=found))
