@@ -98,9 +98,26 @@ def test_evaluate_names_what_it_leaves_out(run_cli: Run, tiny_model: Path, woven
     shutil.copytree(woven_tree, root)
     damaged = next((root / "test" / "good").iterdir())
     damaged.write_bytes(b"x")
-    done = run_cli("evaluate", tiny_model, root, "--out", tmp_path / "out")
-    assert done.code == 0
+    done = run_cli("evaluate", tiny_model, root, "--out", tmp_path / "out", "--json")
+    assert done.code == 1, "as of predict: not all of it could be done"
     assert f"left out: {damaged}" in done.err
+    assert _last_line(done)["unreadable"][0].startswith(str(damaged))
+
+
+def test_evaluate_tells_what_a_shift_sees(run_cli: Run, tiny_model: Path, woven_tree: Path, tmp_path: Path) -> None:
+    told = ("--parts-per-hour", 1200, "--shift-hours", 10, "--defect-rate", 0.05)
+    done = run_cli("evaluate", tiny_model, woven_tree, "--out", tmp_path / "out", *told, "--json")
+    assert done.code == 0
+    assert "a shift of 12,000 parts, 0.05 of them anomalous: " in done.out
+    found = _last_line(done)
+    rejected = found["verdicts"]["good"]["reject"]["share"]
+    assert found["per_shift"]["false_rejects"]["parts"] == pytest.approx(12_000 * 0.95 * rejected)
+    assert found["line"] == {"parts_per_hour": 1200.0, "hours": 10.0, "defect_rate": 0.05}
+    for wrong in (("--shift-hours", 10), ("--parts-per-hour", 0)):
+        done = run_cli("evaluate", tiny_model, woven_tree, "--out", tmp_path / "no", *wrong)
+        assert done.code == 1
+        assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "no").exists()
 
 
 def test_simulate(run_cli: Run, woven_tree: Path, tmp_path: Path) -> None:

@@ -158,6 +158,11 @@ def test_the_command(run_cli: Callable[..., Outcome], data: Path, tmp_path: Path
     ended = run_cli("compare", paths[0], tmp_path / "none.onnx", data)
     assert ended.code == 1
     assert "none.onnx" in ended.err
+    for path, limit in zip(paths, (0.9, 0.05), strict=True):
+        set_values(path, [f"threshold={limit}"], profile="cam")
+    ended = run_cli("compare", *paths, data, "--profile", "cam")
+    assert ended.code == 0, ended.err
+    assert "80 images: accept → reject" in ended.out
 
 
 def test_an_evaluation_is_shown_with_its_limits(run_cli: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:

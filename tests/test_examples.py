@@ -383,6 +383,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda model: with_text(model, lambda text: text.replace('"map":"segmentation"', '"map":"ssim"')),
         "does not do score.map=ssim",
     ),
+    "registration": (
+        lambda model: with_text(model, lambda text: text.replace('"registration":null', '"registration":{"angle":1}')),
+        "does not do registration",
+    ),
     "size": (lambda model: with_text(model, lambda text: text.replace('"size":[64,64]', '"size":[64]')), "too short"),
     "huge": (
         lambda model: with_text(model, lambda text: text.replace('"size":[64,64]', '"size":[64,6400000]')),

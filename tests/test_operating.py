@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from draem.errors import ConfigError
-from draem.evaluation.operating import Choice, Costs, Share, by_cost, by_f1, interval, per_thousand, shares
+from draem.evaluation.operating import Choice, Costs, Line, Share, by_cost, by_f1, interval, per_thousand, shares
 from draem.modelfile import Thresholds
 
 Floats = NDArray[np.float64]
@@ -133,3 +133,32 @@ def test_a_thousand_parts() -> None:
     unknown = per_thousand((0.1, 0.02), None, 0.1)
     assert (unknown["escapes"], unknown["reviews"]) == (None, None)
     assert unknown["false_rejects"] == pytest.approx(18.0)
+
+
+def test_a_shift() -> None:
+    """8,000 parts, of which 2 % are anomalous: 7,840 and 160."""
+    thresholds = Thresholds(reject=0.5, review=0.3, chosen_on="a test's")
+    good = shares([0.1] * 7 + [0.4, 0.4, 0.6], thresholds)
+    anomalous = shares([0.1, 0.4, 0.6, 0.6], thresholds)
+    line = Line(1000, defect_rate=0.02)
+    found = line.per_shift(good, anomalous)
+    expected = {"false_rejects": 784.0, "escapes": 40.0, "reviews": 1568.0 + 40.0}
+    assert {what: one["parts"] for what, one in found.items()} == pytest.approx(expected)
+    low, high = good["reject"].limits
+    assert (found["false_rejects"]["low"], found["false_rejects"]["high"]) == pytest.approx((7840 * low, 7840 * high))
+    assert line.in_words(found).startswith("a shift of 8,000 parts, 0.02 of them anomalous: 784 false rejects (95%: ")
+    assert line.per_shift(good, {}).keys() == {"false_rejects"}
+    assert line.per_shift({}, anomalous).keys() == {"escapes"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"parts_per_hour": 0.0}, "parts per hour is 0; give a number above 0"),
+        ({"parts_per_hour": 10.0, "hours": -1.0}, "hours is -1"),
+        ({"parts_per_hour": 10.0, "defect_rate": 2.0}, "the defect rate is 2"),
+    ],
+)
+def test_lines_that_make_no_sense(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Line(**wrong)

@@ -165,8 +165,15 @@ def test_only_good_images(data: Path, tmp_path: Path) -> None:
 
 def test_the_command(run_cli: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:
     model = _model(tmp_path, Thresholds(reject=_score(LEVEL), chosen_on="a test's"))
-    ended = run_cli("report", model, data, "--out", tmp_path / "r.html", "--json")
+    ended = run_cli("report", model, data, "--out", tmp_path / "r.html", "--parts-per-hour", 321.5, "--json")
     assert ended.code == 0, ended.err
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.findall(r'id="(speed|shift|rate)"[^>]* value="([^"]+)"', page) == [
+        ("speed", "321.5"),
+        ("shift", "8.0"),
+        ("rate", "1.0"),
+    ]
+    assert "a shift of 2,572 parts" in ended.out
     assert json.loads(ended.out.splitlines()[-1])["report"] == str(tmp_path / "r.html")
     assert "good images rejected: 10 of 40" in ended.out
     for out in (tmp_path / "r.pdf", tmp_path):

@@ -66,6 +66,7 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     const Json &data = json["config"]["data"], &score = json["config"]["score"];
     const std::string &fit = data["fit"].text(), &map = score["map"].text();
     if (fit != "resize" && fit != "letterbox") throw Error("this program does not do data.fit=" + fit);
+    if (!json["registration"].is_null()) throw Error("this program does not do registration");
     if (map != "segmentation") throw Error("this program does not do score.map=" + map);
 
     Header header;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.compare import Comparison, compare
     from draem.evaluation.evaluate import Evaluation, evaluate
-    from draem.evaluation.operating import Costs
+    from draem.evaluation.operating import Costs, Line
     from draem.evaluation.report.page import report
     from draem.inspection.detector import Detector
     from draem.inspection.execution import Execution
@@ -40,6 +40,7 @@ _HOMES = {
     "DraemError": "draem.errors",
     "Evaluation": "draem.evaluation.evaluate",
     "Execution": "draem.inspection.execution",
+    "Line": "draem.evaluation.operating",
     "Prediction": "draem.inspection.prediction",
     "Region": "draem.inspection.scoring",
     "Rule": "draem.evaluation.calibrate",
@@ -64,6 +65,7 @@ __all__ = [
     "DraemError",
     "Evaluation",
     "Execution",
+    "Line",
     "Prediction",
     "Region",
     "Rule",

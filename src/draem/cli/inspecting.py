@@ -17,13 +17,17 @@ from draem.cli.options import (
     DeviceOption,
     Json,
     LayoutName,
+    LineDefectRate,
     Model,
+    PartsPerHour,
     PrecisionOption,
     ProfileOption,
+    ShiftHours,
     StreamsOption,
     ThreadsOption,
     execution,
     known_layout,
+    line_of,
 )
 from draem.cli.speaking import finish, message, refuse_file
 
@@ -42,6 +46,9 @@ def evaluate(
     threads: ThreadsOption = None,
     streams: StreamsOption = 1,
     profile: ProfileOption = None,
+    parts_per_hour: PartsPerHour = None,
+    shift_hours: ShiftHours = None,
+    defect_rate: LineDefectRate = None,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +61,7 @@ def evaluate(
 
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
-    known = known_layout(layout)
+    known, line = known_layout(layout), line_of(parts_per_hour, shift_hours, defect_rate)
     if model.is_dir():
         if profile is not None:
             raise ConfigError(f"--profile: {model} holds a model for each category; evaluate one of them")
@@ -65,25 +72,30 @@ def evaluate(
                 layout=known,
                 category=category or "all",
                 execution=chosen,
+                line=line,
                 batch_size=batch_size,
                 progress=progress,
             )
         found.save(out)
-        _show_evaluations(list(found.evaluations.values()), found.mean, data)
+        evaluations = list(found.evaluations.values())
+        _show_evaluations(evaluations, found.mean, data)
         pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
     else:
         detector = Detector.open(model, chosen, profile)
         with counted("evaluate") as progress:
             evaluation = score(
-                detector, data, layout=known, category=category, batch_size=batch_size, progress=progress
+                detector, data, layout=known, category=category, line=line, batch_size=batch_size, progress=progress
             )
         evaluation.save(out)
-        _show_evaluations([evaluation], evaluation.mean if len(evaluation.by_category) > 1 else None, data)
+        evaluations = [evaluation]
+        _show_evaluations(evaluations, evaluation.mean if len(evaluation.by_category) > 1 else None, data)
         pictures = [out / "sheet.png"] if evaluation.picture is not None else []
     typer.echo(f"figures: {out / 'metrics.json'}")
     for picture in pictures:
         typer.echo(f"picture: {picture}")
     finish(as_json, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+    if any(one.unreadable for one in evaluations):
+        raise typer.Exit(1)
 
 
 def _show_evaluations(evaluations: list[Any], mean: Any, data: Path) -> None:
@@ -117,6 +129,7 @@ def compare(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     streams: StreamsOption = 1,
+    profile: ProfileOption = None,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
@@ -129,10 +142,11 @@ def compare(
 
     chosen = execution(backend, device, precision, threads, streams)
     known = known_layout(layout)
+    # Both before the first one runs: what is no model is told at once.
+    detectors = {"first": Detector.open(first, chosen, profile), "second": Detector.open(second, chosen, profile)}
     found = []
     with staged() as progress:
-        for stage, model in (("first", first), ("second", second)):
-            detector = Detector.open(model, chosen)
+        for stage, detector in detectors.items():
             move = partial(progress, stage)
             found.append(score(detector, data, layout=known, category=category, batch_size=batch_size, progress=move))
     compared = pair(found[0], found[1])
@@ -154,6 +168,9 @@ def report(
     threads: ThreadsOption = None,
     streams: StreamsOption = 1,
     profile: ProfileOption = None,
+    parts_per_hour: PartsPerHour = None,
+    shift_hours: ShiftHours = None,
+    defect_rate: LineDefectRate = None,
     batch_size: BatchSize = 8,
     as_json: Json = False,
 ) -> None:
@@ -161,7 +178,7 @@ def report(
     from draem.evaluation.report.page import report as write
     from draem.tables.console import counted
 
-    known = known_layout(layout)
+    known, line = known_layout(layout), line_of(parts_per_hour, shift_hours, defect_rate)
     with counted("report") as progress:
         found = write(
             model,
@@ -170,16 +187,19 @@ def report(
             layout=known,
             category=category,
             profile=profile,
+            line=line,
             execution=execution(backend, device, precision, threads, streams),
             batch_size=batch_size,
             progress=progress,
         )
     for problem in found.unreadable:
         message(f"left out: {problem}")
-    for line in found.in_words():
-        typer.echo(line)
+    for said in found.in_words():
+        typer.echo(said)
     typer.echo(f"report: {out}")
     finish(as_json, {"report": str(out), **found.to_dict()})
+    if found.unreadable:
+        raise typer.Exit(1)
 
 
 def predict(
@@ -208,6 +228,8 @@ def predict(
         summary = predict_files(detector, paths, out, batch_size, progress)
     for problem in summary.unreadable:
         message(f"left out: {problem}")
+    if summary.unplaced:
+        message(f"the part was not found on {summary.unplaced} images: inspected as they lie")
     if summary.older_pictures:
         message(
             f"older pictures in {out}: {summary.older_pictures} of earlier runs stay; those of this one are in "

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from draem.config import AnyLayout
+    from draem.evaluation.operating import Line
     from draem.inspection.execution import Execution
 
 Data = Annotated[
@@ -40,6 +41,13 @@ StreamsOption = Annotated[int, typer.Option("--streams", help="Runs of the netwo
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", metavar="NAME", help="The camera or product whose thresholds these are.")
 ]
+PartsPerHour = Annotated[
+    float | None, typer.Option("--parts-per-hour", help="Of the line: tells what a shift will see.")
+]
+ShiftHours = Annotated[float | None, typer.Option("--shift-hours", help="Of a shift; 8 unless told.")]
+LineDefectRate = Annotated[
+    float | None, typer.Option("--defect-rate", help="Share of all parts that is anomalous; 0.01 unless told.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the network.")]
 
 
@@ -59,6 +67,23 @@ def execution(
         return Execution(**values, threads=threads, streams=streams)
     except ConfigError as error:
         raise ConfigError(f"--{error}") from None
+
+
+def line_of(parts_per_hour: float | None, shift_hours: float | None, defect_rate: float | None) -> Line | None:
+    """What the options say of a line; none: nothing.
+
+    Raises:
+        ConfigError: a figure that makes no sense, or one that says nothing without the line's speed.
+    """
+    from draem.errors import ConfigError
+    from draem.evaluation.operating import Line
+
+    if parts_per_hour is None:
+        if (shift_hours, defect_rate) != (None, None):
+            raise ConfigError("--shift-hours and --defect-rate go with --parts-per-hour, which is not given")
+        return None
+    told = {"hours": shift_hours, "defect_rate": defect_rate}
+    return Line(parts_per_hour, **{name: value for name, value in told.items() if value is not None})
 
 
 def known_layout(name: str) -> AnyLayout:

@@ -42,6 +42,8 @@ class Section(BaseModel):
 
 def _square(value: Any) -> Any:
     """One number means a square."""
+    if not (isinstance(value, int) or (isinstance(value, list | tuple) and len(value) == 2)):
+        raise ValueError("one number of pixels, or two: [height, width]")
     return (value, value) if isinstance(value, int) else value
 
 
@@ -84,6 +86,13 @@ class DataConfig(Section):
     none: everywhere. It goes into the model, where `draem set` changes it."""
     ignore: Path | None = None
     """A mask image: what is white does not count."""
+    registration: Path | None = None
+    """An image of a part where it should lie: every image is shifted and turned onto it first (docs/inspect.md); none:
+    images are taken as they lie. It goes into the model, where `draem set` changes it."""
+    registration_shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """How far a part may lie from there, as a fraction of the image's width and height."""
+    registration_angle: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
+    """How far it may be turned, in degrees either way; 0 for parts that look alike however they are turned."""
     outside: Literal["auto", "blank", "keep"] = "auto"
     """What the network sees where nothing counts: `blank`, mid-grey, so that nothing there can change an answer; or
     `keep`, the image. `auto`: blank where training has a region, else keep."""

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
+from draem.data.registration import Registrar
 from draem.errors import DataError, ImageError
 from draem.images import extend, fit_image, read_pixels
+from draem.modelfile import Registration
 from draem.pixels import Pixels
 
 Progress = Callable[[int, int], None]
@@ -54,6 +56,8 @@ class ImageBank:
         """Height and width of the network's input in pixels."""
         self.shapes = np.array([image.shape[:2] for image in images])
         """Height and width of each image, N×2."""
+        self.unplaced: tuple[Path, ...] = ()
+        """Images on which registration did not find the part: they are there as they lie."""
         self.in_memory = not any(isinstance(image, np.memmap) for image in images)
         """Whether the images are in RAM, not in a temporary file."""
 
@@ -65,8 +69,11 @@ class ImageBank:
         cache: Path | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
+        registration: Registration | None = None,
     ) -> Self:
         """Read images in `workers` threads (default: one for each processor) and fit them as `config` says.
+
+        With a `registration` they are shifted and turned onto its reference first.
 
         Beyond `config.memory_limit_mb` they go to a temporary file in the folder `cache` (default: the system's).
         `progress` is called with the images done and their number.
@@ -79,12 +86,15 @@ class ImageBank:
         if not kept:
             raise DataError("no images to load")
         room = (_OwnRooms if config.fit == "tiles" else _SharedRoom)(len(kept), config, cache)
-        reasons = _decode_all(kept, room, config, progress, workers or processors())
+        registrar = None if registration is None else Registrar(registration)
+        reasons, unplaced = _decode_all(kept, room, config, registrar, progress, workers or processors())
         good = [row for row, reason in enumerate(reasons) if reason is None]
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]
         if not good:
             raise DataError(f"none of {len(kept)} images can be read; the first: {skipped[0][1]}")
-        return cls([room.images[row] for row in good], config.size, [kept[row] for row in good], skipped)
+        bank = cls([room.images[row] for row in good], config.size, [kept[row] for row in good], skipped)
+        bank.unplaced = tuple(kept[row] for row in sorted(unplaced))
+        return bank
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -132,17 +142,28 @@ class ImageBank:
 
 
 def _decode_all(
-    paths: Sequence[Path], room: _SharedRoom | _OwnRooms, config: DataConfig, progress: Progress | None, workers: int
-) -> list[str | None]:
-    """Fill the room; for each image the reason why it could not be read, or None."""
+    paths: Sequence[Path],
+    room: _SharedRoom | _OwnRooms,
+    config: DataConfig,
+    registrar: Registrar | None,
+    progress: Progress | None,
+    workers: int,
+) -> tuple[list[str | None], list[int]]:
+    """Fill the room; for each image the reason why it could not be read, or None; and on which no part was found."""
+    unplaced: list[int] = []
 
     def decode(row: int) -> str | None:
         try:
-            room.put(row, read_pixels(paths[row], config.pixel_format))
+            pixels = read_pixels(paths[row], config.pixel_format)
         except ImageError as error:
             if config.on_corrupt == "stop":
                 raise
             return str(error)
+        if registrar is not None:
+            placement = registrar.place(pixels)
+            pixels = placement.onto_reference(pixels)
+            unplaced.extend([] if placement.found else [row])
+        room.put(row, pixels)
         return None
 
     reasons: list[str | None] = []
@@ -155,7 +176,7 @@ def _decode_all(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return reasons
+    return reasons, unplaced
 
 
 def processors() -> int:

@@ -111,7 +111,7 @@ def compare(
         sample = by_path[pair[0].path or Path()]
         mask, _ = mask_of(sample, pair[0])
         for accumulator, prediction in zip(metrics, pair, strict=True):
-            count_prediction(accumulator, before, sample, prediction, mask)
+            count_prediction(accumulator, sample, prediction, mask)
         rows.append(_parity(sample.name, *pair))
         progress(len(rows) + len(left_out), len(by_path))
     if not rows:

@@ -84,7 +84,8 @@ def _simulate(
     header: Header, samples: tuple[Sample, ...], count: int, step: int, progress: Callable[[int, int], None]
 ) -> Simulations:
     config, cpu = header.config, torch.device("cpu")
-    with ImageBank.load([sample.path for sample in samples], config.data, progress=progress) as bank:
+    paths = [sample.path for sample in samples]
+    with ImageBank.load(paths, config.data, progress=progress, registration=header.registration) as bank:
         regions = Regions.of_anomalies(bank, config.simulation.region, header.region, config.data)
         places = torch.arange(count)
         indices = places % len(bank)

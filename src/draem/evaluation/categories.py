@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from draem.data.layouts import ALL, read_layout
 from draem.errors import DataError
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.metrics import Metrics, mean_metrics
+from draem.evaluation.operating import Line
 from draem.files import atomic_write
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
@@ -50,6 +51,7 @@ def evaluate_all(
     layout: AnyLayout = "auto",
     category: str = ALL,
     execution: Execution = Execution(),  # noqa: B008 (frozen)
+    line: Line | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CategoryEvaluations:
@@ -61,6 +63,7 @@ def evaluate_all(
         layout: how the data set lies in its folders; found by itself unless told.
         category: one category, or all that the data set has.
         execution: how the models are run.
+        line: where such parts are made, the same for each category.
         batch_size: images in one run of a network.
         progress: called with the images done and their number.
 
@@ -81,6 +84,7 @@ def evaluate_all(
     for name, model in models.items():
         before, detector = done, Detector.open(model, execution)
         move = lambda now, _, before=before: progress(before + now, total)  # noqa: E731
-        evaluations[name] = evaluate_dataset(detector, parts[name], batch_size=batch_size, progress=move)
+        found = evaluate_dataset(detector, parts[name], batch_size=batch_size, progress=move)
+        evaluations[name] = replace(found, line=line)
         done += len(samples_to_test(parts[name]))
     return CategoryEvaluations(evaluations)

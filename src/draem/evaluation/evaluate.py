@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.config import AnyLayout, DataConfig
+from draem.config import AnyLayout
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample, content_sum
 from draem.data.truth import load_truth
@@ -22,24 +22,21 @@ from draem.evaluation.figures import evaluation_figure, evaluation_html
 from draem.evaluation.found import DETECTABLE, Defect, defects_in, smallest_detectable
 from draem.evaluation.found import to_dict as recall_to_dict
 from draem.evaluation.metrics import Metrics, MetricsAccumulator, PixelCounts, mean_metrics
-from draem.evaluation.operating import Share, shares
+from draem.evaluation.operating import Line, Share, shares
 from draem.evaluation.pimo import PimoAccumulator
 from draem.evaluation.ranking import Floats
+from draem.evaluation.sheets import SheetRows
 from draem.files import atomic_write
-from draem.images import fit_image, write_image
+from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
 from draem.modelfile import RegionOfInterest, Thresholds, Verdict
-from draem.pictures import heat_map, overlay, scaled, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Watch = Callable[[Sample, Prediction, NDArray[np.bool_] | None], None]
 """Takes a sample, what was predicted of it, and its mask at the map's size, none where it is not known."""
-_PICTURED_EACH = 4
-"""Images of each defect type on the sheet."""
-_CELL = (192, 192)
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,12 @@ class Evaluation:
     region: RegionOfInterest | None = None
     known: int = 0
     """Images that the model was trained or selected on, or that chose its thresholds: figures on them are flattered."""
+    unplaced: int = 0
+    """Images on which registration did not find the part: inspected as they lie."""
     curves: dict[str, Curve] = field(default_factory=dict, repr=False)
     """See `draem.evaluation.curves`."""
+    line: Line | None = None
+    """Where such parts are made."""
 
     @property
     def intervals(self) -> dict[str, list[float] | None]:
@@ -106,6 +107,11 @@ class Evaluation:
         """Anomalous images that were accepted; none without a threshold or without such images."""
         return self._shares("anomalous").get("accept")
 
+    @property
+    def per_shift(self) -> dict[str, dict[str, float]]:
+        """See `Line.per_shift`; empty where no line or no threshold is known."""
+        return {} if self.line is None else self.line.per_shift(self._shares("good"), self._shares("anomalous"))
+
     def in_words(self) -> list[str]:
         """What the verdicts were, and from which size on defects are found, each where it is known."""
         lines = []
@@ -119,8 +125,12 @@ class Evaluation:
                 looked_at = f", {self._shares(label)['review'].count} to review" if reviews else ""
                 counted = f"{share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})"
                 lines.append(f"{what}: {counted}{looked_at}")
+        if self.line is not None and self.per_shift:
+            lines.append(self.line.in_words(self.per_shift))
         if self.known:
             lines.append(f"flattered: {self.known} of these images trained the model or chose its thresholds")
+        if self.unplaced:
+            lines.append(f"the part was not found on {self.unplaced} images, which were inspected as they lie")
         return lines + self.beyond_verdicts()
 
     def beyond_verdicts(self) -> list[str]:
@@ -170,10 +180,13 @@ class Evaluation:
                 label: {verdict: share.to_dict() for verdict, share in self._shares(label).items()}
                 for label in self.scores()
             },
+            "line": None if self.line is None else vars(self.line),
+            "per_shift": self.per_shift,
             "recall": recall_to_dict(self.defects),
             "images": [vars(image) for image in self.images],
             "unreadable": self.unreadable,
             "known_to_the_model": self.known,
+            "part_not_found": self.unplaced,
             "anomalous_without_mask": self.without_mask,
             "input_size": None if self.input_size is None else list(self.input_size),
             "mask_rule": f"resized to the {size} size, anomalous where at least half covered",
@@ -204,6 +217,7 @@ def evaluate(
     *,
     layout: AnyLayout = "auto",
     category: str | None = None,
+    line: Line | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -214,6 +228,7 @@ def evaluate(
         data: a data set whose layout is understood.
         layout: how the data set lies in its folders; found by itself unless told.
         category: which of several categories; `all` for all of them.
+        line: where such parts are made, for what a shift of it will see (`Evaluation.per_shift`).
         batch_size: images in one run of the network.
         progress: called with the images done and their number.
 
@@ -221,7 +236,7 @@ def evaluate(
         DataError: there are no test images, or none of them can be read.
     """
     dataset = read_layout(Path(data), layout, category)
-    return evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress)
+    return replace(evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress), line=line)
 
 
 def evaluate_dataset(
@@ -235,7 +250,7 @@ def evaluate_dataset(
     """As `evaluate`, on a data set that is read already; `watch` is called with every image while it is at hand."""
     config, samples = detector.header.config.data, samples_to_test(dataset)
     by_path = {sample.path: sample for sample in samples}
-    tally, sheet_rows = _Tally(detector, samples), _SheetRows()
+    tally, sheet_rows = _Tally(detector, samples), SheetRows()
     left_out: list[str] = []
     masks_unread: list[str] = []
     found = detector.stream(list(by_path), batch_size, on_unreadable=lambda source, error: left_out.append(str(error)))
@@ -266,19 +281,18 @@ class _Tally:
             *(header.data.used if header.data is not None else ()),
             *(header.thresholds.images if header.thresholds is not None else ()),
         }
-        self._known = 0
+        self._known = self._unplaced = 0
 
     def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None) -> None:
-        pixels = count_prediction(self._metrics, self._detector, sample, prediction, mask)
+        pixels = count_prediction(self._metrics, sample, prediction, mask)
         self._bootstrap.add(_stratum(sample), prediction.score, pixels)
         self._pimo.add(sample.label == "anomalous", pixels)
         if mask is not None and sample.truth is not None:
-            height, width = prediction.image.shape[:2]
-            inside = self._detector.inspected.mask((height, width))
-            limit = prediction.lowest_threshold
+            limit, inside = prediction.lowest_threshold, prediction.inspected
             regions = defects_in(sample.truth.read(), prediction.smoothed, prediction.fit, limit, inside)
             self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
         self._known += bool(self._known_sums) and content_sum(sample.path) in self._known_sums
+        self._unplaced += prediction.placement is not None and not prediction.placement.found
         told = (sample.name, sample.category, sample.label, sample.defect)
         self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))
 
@@ -303,6 +317,7 @@ class _Tally:
             curves=curves_of(self._bootstrap),
             region=self._detector.header.region,
             known=self._known,
+            unplaced=self._unplaced,
         )
 
 
@@ -325,7 +340,6 @@ def samples_to_test(dataset: Dataset) -> tuple[Sample, ...]:
 
 def count_prediction(
     accumulator: MetricsAccumulator,
-    detector: Detector,
     sample: Sample,
     prediction: Prediction,
     mask: NDArray[np.bool_] | None,
@@ -335,13 +349,12 @@ def count_prediction(
     Returns the counts of its own pixels; none where their truth is not known.
     """
     # A letterbox's padding and what is not inspected would flatter the metrics, as pixels that are always right.
-    height, width = prediction.image.shape[:2]
     return accumulator.add(
         prediction.score,
         sample.label == "anomalous",
         prediction.input_map,
         mask,
-        counted=detector.inspected.mask((height, width)),
+        counted=prediction.inspected,
         category=sample.category,
         defect_type=sample.defect,
     )
@@ -359,35 +372,3 @@ def mask_of(sample: Sample, prediction: Prediction) -> tuple[NDArray[np.bool_] |
         return load_truth(sample.truth, (height, width), prediction.data), ""
     except ImageError as error:
         return None, str(error)
-
-
-class _SheetRows:
-    """Collects the first images of each kind for the picture sheet."""
-
-    _TITLES = ("image", "truth", "reconstruction", "anomaly map", "map, truth outlined")
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], list[tuple[list[NDArray[Any]], str]]] = {}
-
-    def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None, config: DataConfig) -> None:
-        rows = self._rows.setdefault((sample.category, sample.defect), [])
-        if len(rows) >= _PICTURED_EACH:
-            return
-        found = prediction.input_map
-        image = fit_image(prediction.image, *config.frame((found.shape[0], found.shape[1])), config.interpolation)
-        truth = mask if mask is not None else _unknown(found.shape, known=sample.label == "good")
-        pictures = image, truth, prediction.reconstruction, heat_map(found), overlay(image, found, mask)
-        row = [scaled(picture, _CELL) for picture in pictures]
-        said = f" · {prediction.verdict}" if prediction.verdict else ""
-        rows.append((row, f"{sample.name} · score {prediction.score:.4f}{said}".replace("·", "|")))
-
-    def picture(self) -> NDArray[np.uint8] | None:
-        if not self._rows:
-            return None
-        rows = [entry for key in sorted(self._rows) for entry in self._rows[key]]
-        return sheet([row for row, _ in rows], self._TITLES, [caption for _, caption in rows], cell=_CELL)
-
-
-def _unknown(size: tuple[int, ...], *, known: bool) -> NDArray[np.uint8]:
-    """Black where a good image has no anomaly, grey where the truth is not known."""
-    return np.full(size, 0 if known else 128, np.uint8)

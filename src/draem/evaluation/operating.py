@@ -6,7 +6,7 @@ images of the same kind might have moved it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -145,6 +145,66 @@ def shares(scores: Sequence[float], thresholds: Thresholds) -> dict[Verdict, Sha
     """How many of some images each verdict gets; empty without images."""
     found = [thresholds.verdict(score) for score in scores]
     return {verdict: Share(found.count(verdict), len(found)) for verdict in VERDICTS} if found else {}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of parts, in whose terms shares of images are told.
+
+    Raises:
+        ConfigError: a figure that makes no sense.
+    """
+
+    parts_per_hour: float
+    hours: float = 8.0
+    """Of a shift."""
+    defect_rate: float = 0.01
+    """The share of all parts that is anomalous."""
+
+    def __post_init__(self) -> None:
+        for name in ("parts_per_hour", "hours"):
+            value = getattr(self, name)
+            if not 0.0 < value < float("inf"):
+                raise ConfigError(f"{name.replace('_', ' ')} is {value:g}; give a number above 0")
+        if not 0.0 <= self.defect_rate <= 1.0:
+            raise ConfigError(f"the defect rate is {self.defect_rate:g}; give a share from 0 to 1, such as 0.01")
+
+    @property
+    def parts(self) -> float:
+        """Of a shift."""
+        return self.parts_per_hour * self.hours
+
+    def per_shift(
+        self, good: Mapping[Verdict, Share], anomalous: Mapping[Verdict, Share]
+    ) -> dict[str, dict[str, float]]:
+        """How many parts of a shift are rejected though good, accepted though anomalous, reviewed; each with limits.
+
+        What no image tells is left out. The limits hold the number with 95 % confidence; of reviews, the sum of both
+        kinds' limits, with more.
+        """
+        counts = self.parts * (1.0 - self.defect_rate), self.parts * self.defect_rate
+        told = {
+            "false_rejects": [(counts[0], good["reject"])] if good else [],
+            "escapes": [(counts[1], anomalous["accept"])] if anomalous else [],
+            "reviews": [(counts[0], good["review"]), (counts[1], anomalous["review"])] if good and anomalous else [],
+        }
+        return {
+            what: {
+                "parts": sum(count * share.value for count, share in terms),
+                "low": sum(count * share.limits[0] for count, share in terms),
+                "high": sum(count * share.limits[1] for count, share in terms),
+            }
+            for what, terms in told.items()
+            if terms
+        }
+
+    def in_words(self, expected: Mapping[str, Mapping[str, float]]) -> str:
+        """What `per_shift` gives, in one line."""
+        known = [
+            f"{one['parts']:,.0f} {what.replace('_', ' ')} (95%: {one['low']:,.0f} to {one['high']:,.0f})"
+            for what, one in expected.items()
+        ]
+        return f"a shift of {self.parts:,.0f} parts, {self.defect_rate:.3g} of them anomalous: {', '.join(known)}"
 
 
 def per_thousand(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from draem.data.interest import draw_region
-from draem.modelfile import Artefact, Certificate, Header, Thresholds
+from draem.modelfile import Artefact, Certificate, Header, Registration, Thresholds
 
 _FINE = (512, 512)
 """Pixels that a region's share of the image is counted on."""
@@ -16,6 +16,7 @@ def header_rows(header: Header) -> dict[str, str]:
         "preset": f"{header.config.preset}, widths {network.widths}",
         "input": f"{data.size[0]}×{data.size[1]} {_pixels(header)}, {data.fit}",
         "region": _region(header),
+        **({} if header.registration is None else {"registration": _registration(header.registration)}),
         "score": f"maximum of the {score.map} map after a {score.filter_size}×{score.filter_size} mean filter",
         "origin": header.origin,
         "reject above": "none",
@@ -56,7 +57,8 @@ def _in_words(thresholds: Thresholds) -> str:
 def changed_rows(before: Header, after: Header) -> list[str]:
     """A line for each row of `header_rows` that two headers of one model do not share."""
     rows = header_rows(before), header_rows(after)
-    moved = {"region"} if before.region != after.region else set()  # another one may read the same
+    moved = {name for name in ("region", "registration") if getattr(before, name) != getattr(after, name)}
+    # Another one may read the same.
     names = [name for name in rows[0] | rows[1] if name in moved or rows[0].get(name) != rows[1].get(name)]
     return [printable(f"{name}: {rows[0].get(name, 'none')} → {rows[1].get(name, 'none')}") for name in names]
 
@@ -67,6 +69,11 @@ def _region(header: Header) -> str:
     counts = [(len(header.region.inspect), "inspected"), (len(header.region.ignore), "ignored")]
     outlines = ", ".join(f"{number} polygon{'s' * (number > 1)} {what}" for number, what in counts if number)
     return f"{draw_region(header.region, _FINE).mean():.0%} of the image: {outlines}"
+
+
+def _registration(registration: Registration) -> str:
+    turned = f", {registration.angle:g}° turned" if registration.angle else ""
+    return f"onto a reference, from up to {registration.shift:.0%} of the image away{turned}"
 
 
 def _artefact_rows(artefact: Artefact) -> dict[str, str]:

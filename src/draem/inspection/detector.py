@@ -15,8 +15,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from draem.data.registration import Placement, Registrar
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
-from draem.images import fit_image, read_raw
+from draem.images import fit_image, plan_fit, read_raw
 from draem.inspection.backends import Backend, open_backend
 from draem.inspection.described import header_rows
 from draem.inspection.execution import BackendName, Device, Execution, Precision
@@ -48,14 +49,16 @@ class Detector:
     Attributes:
         backend: what runs the network.
         header: what the model file says of it.
-        inspected: where anomalies count.
+        inspected: where anomalies count, on a part that lies as it should.
     """
 
     def __init__(self, backend: Backend, header: Header) -> None:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
+        self._registrar = None if header.registration is None else Registrar(header.registration)
         self._doubted = threading.Lock()  # by the first of the images that are loaded at once, for good
+        self._lost = threading.Lock()  # likewise
         # An image in tiles keeps the whole backend busy.
         self._turns = threading.BoundedSemaphore(1 if header.config.data.fit == "tiles" else backend.in_flight)
 
@@ -189,10 +192,13 @@ class Detector:
         """Inspect some images together; a batch that does not fit into memory is halved until it does."""
         started = time.perf_counter()
         data, score = self.header.config.data, self.header.config.score
-        images = [image for _, image in batch]
-        maps, reconstructions, waited = (self._tiled if data.fit == "tiles" else self._fitted)(images)
-        inside = [self._inside(found, image) for found, (_, image) in zip(maps, batch, strict=True)]
-        scores = [image_score(found, score.filter_size) for found in inside]
+        placements = [self._placed(path, image) for path, image in batch]
+        lying = [
+            place.onto_reference(image) if place else image for place, (_, image) in zip(placements, batch, strict=True)
+        ]
+        maps, reconstructions, waited = (self._tiled if data.fit == "tiles" else self._fitted)(lying)
+        found = [self._as_it_lies(*each) for each in zip(maps, reconstructions, lying, placements, strict=True)]
+        scores = [image_score(values, score.filter_size) for values, _, _ in found]
         milliseconds = (time.perf_counter() - started - waited) * 1000 / len(batch)
         thresholds = self.header.thresholds
         return [
@@ -203,14 +209,47 @@ class Detector:
                 verdict=verdict(value, thresholds),
                 thresholds=thresholds,
                 reference=self.header.reference,
-                input_map=found,
+                input_map=values,
                 reconstruction=reconstruction,
+                inspected=inspected,
+                placement=placement,
                 milliseconds=milliseconds,
                 data=data,
                 filter_size=score.filter_size,
             )
-            for (path, image), value, found, reconstruction in zip(batch, scores, inside, reconstructions, strict=True)
+            for (path, image), placement, value, (values, reconstruction, inspected) in zip(
+                batch, placements, scores, found, strict=True
+            )
         ]
+
+    def _placed(self, path: Path | None, image: Pixels) -> Placement | None:
+        """How the part lies; none where the model does not ask. The first image without one is named in the log."""
+        if self._registrar is None:
+            return None
+        placement = self._registrar.place(image)
+        if not placement.found and self._lost.acquire(blocking=False):
+            _log.warning(
+                "%s: the part was not found within the limits of registration: inspected as it lies (docs/inspect.md)",
+                path or "the array",
+            )
+        return placement
+
+    def _as_it_lies(
+        self, found: Images, reconstruction: NDArray[np.uint8], image: Pixels, placement: Placement | None
+    ) -> tuple[Images, NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Map and reconstruction in the image's own frame, and which pixels were inspected: nothing is found elsewhere.
+
+        Neither outside of the region of interest nor in a letterbox's padding; nor what registration moved off it.
+        """
+        size = (image.shape[0], image.shape[1])
+        inside = self.inspected.mask(size)
+        found = found if inside is None else np.where(inside, found, np.float32(0))
+        if placement is None or not placement.found:
+            return found, reconstruction, inside
+        fit = plan_fit(size, *self.header.config.data.frame(size))
+        seen = placement.inspected(inside, fit)
+        moved = np.where(seen, placement.onto_image(found, fit), np.float32(0))
+        return moved, placement.onto_image(reconstruction, fit), seen
 
     def _fitted(self, images: list[Pixels]) -> _Found:
         """Maps and reconstructions of images brought to the network's input size."""
@@ -248,11 +287,6 @@ class Detector:
             # Not a number is above no threshold: every part would be accepted.
             raise ModelFileError("the network's anomaly map holds values that are not numbers: its weights are spoilt")
         return np.concatenate((maps[:, None], reconstructions), axis=1)
-
-    def _inside(self, found: Images, image: Pixels) -> Images:
-        """The map with nothing found outside of the region of interest, and in a letterbox's padding."""
-        mask = self.inspected.mask((image.shape[0], image.shape[1]))
-        return found if mask is None else np.where(mask, found, np.float32(0))
 
     def _blanked(self, fitted: Pixels, image: Pixels) -> Pixels:
         """What the network sees of an image: mid-grey where nothing counts, if it was trained so."""

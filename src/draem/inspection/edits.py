@@ -1,4 +1,4 @@
-"""What a person may set of a finished model, as `draem set` takes it: threshold, review zone, region of interest."""
+"""What a person may set of a finished model, as `draem set` takes it: thresholds, region of interest, registration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from draem.data.interest import merged, read_interest
+from draem.data.registration import read_registration
 from draem.errors import ConfigError
-from draem.modelfile import Header, Profile, RegionOfInterest, Thresholds
-from draem.modelfile.edits import change_header, with_region, with_thresholds
+from draem.modelfile import Header, Profile, RegionOfInterest, Registration, Thresholds
+from draem.modelfile.edits import change_header, with_scene, with_thresholds
+from draem.modelfile.header import MOST_SHIFT
 from draem.settings import nearest, parse_number
 
 KEYS = {
@@ -16,6 +18,9 @@ KEYS = {
     "review": "a number below the threshold, or none",
     "region": "a mask image (white is inspected), a .json of polygons, or none (the whole image)",
     "ignore": "a mask image (white is not inspected), or none",
+    "registration": "an image of a part where it should lie, or none (images are taken as they lie)",
+    "registration_shift": "how far it may lie from there, from 0 to 0.5 of the image",
+    "registration_angle": "how far it may be turned, from 0 to 180 degrees",
 }
 """What can be set, and to what."""
 _ALIASES = {"thresholds.reject": "threshold", "thresholds.review": "review"}
@@ -47,14 +52,14 @@ def set_values(model: Path, assignments: Iterable[str], profile: str | None = No
     if not values:
         raise ConfigError(f"nothing to set; give KEY=VALUE: {_known()}")
     if profile is not None and not values.keys() <= {"threshold", "review"}:
-        raise ConfigError("a profile has a threshold and a review zone; the region is that of all: set it without")
+        raise ConfigError("a profile has a threshold and a review zone; all else is the same for all: set it without")
     regions: dict[str, RegionOfInterest | None] = {
         key: read_interest(key, values[key]) for key in ("region", "ignore") if key in values
     }
 
     def change(header: Header) -> Header:
-        if regions:
-            header = with_region(header, merged(header.region, regions, header.config.data.size))
+        region = merged(header.region, regions, header.config.data.size) if regions else header.region
+        header = with_scene(header, region, _registration(header, values))
         if "threshold" in values or "review" in values:
             own = Profile(thresholds=header.thresholds, reference=header.reference)
             former = own if profile is None else header.profiles.get(profile, Profile())
@@ -62,6 +67,26 @@ def set_values(model: Path, assignments: Iterable[str], profile: str | None = No
         return header
 
     return change_header(model, change)
+
+
+def _registration(header: Header, values: dict[str, str]) -> Registration | None:
+    """The registration with what is given of it."""
+    former, data = header.registration, header.config.data
+    shift = _limit("registration_shift", values, former.shift if former else data.registration_shift, MOST_SHIFT)
+    angle = _limit("registration_angle", values, former.angle if former else data.registration_angle, 180.0)
+    path = values.get("registration")
+    if path is None and former is None and values.keys() & {"registration_shift", "registration_angle"}:
+        raise ConfigError("registration: there is none whose limits these are; set registration=IMAGE too")
+    if path is not None:
+        return None if path.lower() == "none" else read_registration(Path(path), data, shift, angle)
+    return former and former.model_copy(update={"shift": shift, "angle": angle})
+
+
+def _limit(key: str, values: dict[str, str], former: float, most: float) -> float:
+    value = _number(key, values[key], most) if key in values else former
+    if value is None:
+        raise ConfigError(f"{key}=none: give {KEYS[key]}")
+    return value
 
 
 def _parted(text: str) -> tuple[str, str]:
@@ -110,13 +135,13 @@ def _chosen_on(former: Thresholds | None, by_hand: bool) -> str:
     return words if _BY_HAND in words else f"{words}; review {_BY_HAND}"
 
 
-def _number(key: str, text: str) -> float | None:
+def _number(key: str, text: str, most: float = 1.0) -> float | None:
     if text.lower() == "none":
         return None
     try:
         value = parse_number(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:
+    if not 0 <= value <= most:
         raise ConfigError(f"{key}={text[:40]}: give {KEYS[key]}")
     return value

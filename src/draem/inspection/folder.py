@@ -34,6 +34,8 @@ class Summary:
     verdicts: dict[str, int]
     unreadable: list[str]
     median_milliseconds: float
+    unplaced: int
+    """Images on which registration did not find the part: inspected as they lie."""
     older_pictures: int
     """Of earlier runs into the same folder: they stay, though no row of results.jsonl names them."""
 
@@ -104,7 +106,8 @@ def predict_files(
     times = sorted(row["milliseconds"] for row in rows if "milliseconds" in row)
     verdicts = Counter(row["verdict"] or "without verdict" for row in rows if "error" not in row)
     median = times[len(times) // 2] if times else 0.0
-    return Summary(out, len(times), dict(verdicts), unreadable, median, _older_pictures(out, rows))
+    unplaced = sum(row.get("placement") is not None and not row["placement"]["found"] for row in rows)
+    return Summary(out, len(times), dict(verdicts), unreadable, median, unplaced, _older_pictures(out, rows))
 
 
 def _keep(prediction: Prediction, out: Path, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
+from draem.data.registration import Placement
 from draem.images import Fit, fit_image, plan_fit, unfit_box, unfit_map, unfit_places, write_image
 from draem.inspection.figures import prediction_figure, prediction_html
 from draem.inspection.scoring import Region, exceeds, find_regions, smooth
@@ -35,6 +36,8 @@ class Prediction:
         input_map: anomaly map at the network's input size, h×w float32 in [0,1]: what metrics are taken on; of an
             image inspected in tiles at the image's own size.
         reconstruction: h×w×3 uint8 RGB for people, of the same size: what the network thinks a normal part looks like.
+        inspected: bool, of the input map's size: where anomalies count; none: everywhere.
+        placement: how registration found the part to lie; none where the model has none.
         milliseconds: the image's share of the time that its batch took for preprocessing, network and scoring; neither
             decoding nor waiting for other batches is in it.
     """
@@ -47,6 +50,8 @@ class Prediction:
     reference: Reference | None
     input_map: NDArray[np.float32]
     reconstruction: NDArray[np.uint8]
+    inspected: NDArray[np.bool_] | None
+    placement: Placement | None
     milliseconds: float
     data: DataConfig
     filter_size: int
@@ -143,6 +148,7 @@ class Prediction:
         parts = [f"score {self.score:.4f}"]
         parts += [] if self.threshold is None else [f"threshold {self.threshold:.4f}"]
         parts += [] if self.p_value is None else [f"p-value {self.p_value:.3g}"]
+        parts += [] if self.placement is None or self.placement.found else ["part not found"]
         return f"{name}: {self.verdict or 'no threshold'} ({', '.join(parts)})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +160,7 @@ class Prediction:
             "threshold": self.threshold,
             "verdict": self.verdict,
             "regions": [region.to_dict() for region in self.regions],
+            "placement": None if self.placement is None else self.placement.to_dict(),
             "milliseconds": round(self.milliseconds, 3),
         }
 

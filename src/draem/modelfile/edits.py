@@ -1,4 +1,4 @@
-"""Changes of a finished model's header: its thresholds and its region of interest; the weights stay as they are."""
+"""Changes of a finished model's header: thresholds, region of interest, registration; the weights stay as they are."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from pathlib import Path
 
 from draem.errors import ConfigError
 from draem.modelfile import edit_header, read_header
-from draem.modelfile.header import MOST_PROFILES, PROFILE_NAME, Artefact, Certificate, Header, RegionOfInterest
+from draem.modelfile.header import (
+    MOST_PROFILES,
+    PROFILE_NAME,
+    Artefact,
+    Certificate,
+    Header,
+    RegionOfInterest,
+    Registration,
+)
 from draem.modelfile.thresholds import Profile, Reference, Thresholds
 
-STALE = "the region of interest was set by hand since; for new figures set it on the trained model, and export that"
+STALE = "region or registration was set by hand since; for new figures set it on the trained model, and export that"
 
-OTHER_REGION = "promises nothing since the region of interest was changed: calibrate again"
+OTHER_SCENE = "promises nothing since region or registration was changed: calibrate again"
 
 
 def change_header(path: Path, change: Callable[[Header], Header]) -> tuple[Header, Header]:
@@ -67,26 +75,26 @@ def with_thresholds(
     return header.model_copy(update={"profiles": profiles})
 
 
-def with_region(header: Header, region: RegionOfInterest | None) -> Header:
-    """The header with another region of interest.
+def with_scene(header: Header, region: RegionOfInterest | None, registration: Registration | None) -> Header:
+    """The header with another region of interest, or parts that are brought to lie elsewhere.
 
     Scores change with it, so an artefact's certificate is stale, and no threshold keeps its promise.
     """
-    if region == header.region:
+    if (region, registration) == (header.region, header.registration):
         return header
     profiles = {
         name: Profile(thresholds=_without_promise(profile.thresholds)) for name, profile in header.profiles.items()
     }
-    changes = {"region": region, "thresholds": _without_promise(header.thresholds), "reference": None}
-    header = header.model_copy(update={**changes, "profiles": profiles})
+    changes = {"region": region, "registration": registration, "profiles": profiles, "reference": None}
+    header = header.model_copy(update={**changes, "thresholds": _without_promise(header.thresholds)})
     return _recertified(header, lambda certificate: certificate.model_copy(update={"stale": STALE}))
 
 
 def _without_promise(thresholds: Thresholds | None) -> Thresholds | None:
     """The same thresholds; that they were chosen on other scores is said."""
-    if thresholds is None or OTHER_REGION in thresholds.chosen_on:
+    if thresholds is None or OTHER_SCENE in thresholds.chosen_on:
         return thresholds
-    chosen_on = f"{thresholds.chosen_on}; {OTHER_REGION}"
+    chosen_on = f"{thresholds.chosen_on}; {OTHER_SCENE}"
     return thresholds.model_copy(update={"chosen_on": chosen_on, "reject_promise": None, "review_promise": None})
 
 

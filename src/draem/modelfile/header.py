@@ -27,6 +27,7 @@ Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 MOST_POLYGONS, MOST_CORNERS = 1000, 20_000
 """Of a region, in all: drawing it stays a matter of moments."""
 MOST_PROFILES = 1000
+MOST_SHIFT = 0.5
 PROFILE_NAME = r"^[A-Za-z0-9_.+-]{1,64}$"
 ProfileName = Annotated[str, Field(pattern=PROFILE_NAME)]
 
@@ -44,6 +45,17 @@ class RegionOfInterest(Part):
         if len(polygons) > MOST_POLYGONS or sum(map(len, polygons)) > MOST_CORNERS:
             raise ValueError(f"more than {MOST_POLYGONS} polygons or {MOST_CORNERS} corners")
         return self
+
+
+class Registration(Part):
+    """A part where it should lie; images are shifted and turned onto it before anything else is done with them."""
+
+    reference: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=65_536)]
+    """A grey PNG of at most 128 pixels a side, as base64."""
+    shift: Annotated[float, Field(ge=0.0, le=MOST_SHIFT)] = 0.1
+    """How far a part may lie from there, as a fraction of the image's width and height; beyond it is not found."""
+    angle: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
+    """How far it may be turned, in degrees either way."""
 
 
 class DataRecord(Part):
@@ -162,6 +174,8 @@ class Header(Part):
     """Of what the network takes; those of files are `config.data.value_range`."""
     region: RegionOfInterest | None = None
     """None: the whole image."""
+    registration: Registration | None = None
+    """None: images are taken as they lie."""
     thresholds: Thresholds | None = None
     reference: Reference | None = None
     """None: scores have no p-values."""

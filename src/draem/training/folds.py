@@ -86,7 +86,8 @@ def _scores(header: Header, data: Path, runs: Path, fold: tuple[int, int], categ
         _refuse_other(trained.header, config, fingerprint(dataset.samples), run)
     else:
         trained = train_run(data, run, config, category=category, resume=run.exists())
-    detector = Detector(trained.backend, trained.header.model_copy(update={"region": header.region}))
+    scene = {"region": header.region, "registration": header.registration}
+    detector = Detector(trained.backend, trained.header.model_copy(update=scene))
     held_out = set(json.loads((run / SPLIT).read_text(encoding="utf-8"))["calibrate"])
     paths = [sample.path for sample in dataset.train_good if sample.name in held_out]
     return [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]

@@ -1,21 +1,30 @@
-"""What a run writes of itself beside its model, and goes on with: settings, split, region of interest."""
+"""What a run writes of itself beside its model, and goes on with: settings, split, where parts lie and what counts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from draem.config import Config, DataConfig
 from draem.data.interest import interest_of
+from draem.data.registration import registration_of
 from draem.data.samples import Dataset, Split, fingerprint, split_good
 from draem.errors import DataError
 from draem.files import atomic_write
-from draem.modelfile import RegionOfInterest
+from draem.modelfile import RegionOfInterest, Registration
+from draem.modelfile.part import Part
 
-CONFIG, SPLIT, REGION = "config.yaml", "split.json", "region.json"
+CONFIG, SPLIT, SCENE = "config.yaml", "split.json", "scene.json"
 _JOBS = ("train", "select", "calibrate")
+
+
+class Scene(Part):
+    """What `draem.modelfile.Header` has by the same names."""
+
+    region: RegionOfInterest | None
+    registration: Registration | None
 
 
 def split_of(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
@@ -49,26 +58,25 @@ def split_of(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split
     return Split(**jobs)
 
 
-def kept_interest(config: DataConfig, out: Path, resume: bool) -> RegionOfInterest | None:
-    """The region of interest; a resumed run keeps the one that it began with, whatever became of its files.
+def kept_scene(config: DataConfig, out: Path, resume: bool) -> Scene:
+    """Where parts lie and what of them counts; a resumed run keeps what it began with, whatever became of its files.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: a file that the settings name cannot be read.
         DataError: what the run kept is damaged.
     """
-    kept = out / REGION
+    kept = out / SCENE
     if not (resume and kept.exists()):
-        return interest_of(config)
+        return Scene(region=interest_of(config), registration=registration_of(config))
     try:
-        found: RegionOfInterest | None = TypeAdapter(RegionOfInterest | None).validate_json(kept.read_bytes())
+        return Scene.model_validate_json(kept.read_bytes())
     except ValidationError:
         raise DataError(f"{kept}: damaged; start a new run in another --out") from None
-    return found
 
 
-def write_record(out: Path, config: Config, split: Split, interest: RegionOfInterest | None) -> None:
+def write_record(out: Path, config: Config, split: Split, scene: Scene) -> None:
     """Write all of it, each file whole or not at all."""
-    atomic_write(out / REGION, (b"null" if interest is None else interest.model_dump_json().encode()))
+    atomic_write(out / SCENE, scene.model_dump_json().encode())
     names = {job: [sample.name for sample in getattr(split, job)] for job in _JOBS}
     images = fingerprint([*split.train, *split.select, *split.calibrate])
     atomic_write(out / SPLIT, json.dumps({**names, "fingerprint": images}, indent=1).encode())

@@ -2,7 +2,7 @@
 
 RUN/config.yaml            what made it, resolved
 RUN/split.json             which good image had which job
-RUN/region.json            where anomalies count; null: everywhere
+RUN/scene.json             where parts lie and what of them counts; null: as they lie, everywhere
 RUN/metrics.csv            its history; RUN/tensorboard the same with pictures
 RUN/checkpoint.safetensors where --resume goes on
 RUN/model.safetensors      the model
@@ -14,7 +14,7 @@ import inspect
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from draem.inspection.torch_backend import TorchBackend, choose_device
 from draem.modelfile import (
     DataRecord,
     Header,
+    Registration,
     TrainingRecord,
     colour_order,
     package_versions,
@@ -49,7 +50,7 @@ from draem.pixels import unused_range
 from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
-from draem.training.record import kept_interest, split_of, write_record
+from draem.training.record import kept_scene, split_of, write_record
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
 MODEL = "model.safetensors"
@@ -85,13 +86,13 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         if teacher is not None:
             teacher.refuse_other_images(data_config)
             log.message(f"teacher: {teacher.path} ({teacher.header.config.network.widths})")
-        train, select = _load_banks(split, config, out, log)
-        interest = kept_interest(config.data, out, resume)
+        scene = kept_scene(config.data, out, resume)
+        train, select = _load_banks(split, config, scene.registration, out, log)
         fabric.barrier()
         if fabric.is_global_zero:
-            write_record(out, config, split, interest)
+            write_record(out, config, split, scene)
         fabric.barrier()
-        trainer = Trainer(config, out, fabric, train, select, log, teacher, interest)
+        trainer = Trainer(config, out, fabric, train, select, log, teacher, scene.region)
         if trainer.train_regions is not None:
             log.message(str(trainer.train_regions))
         start_from = None if resume and (out / CHECKPOINT).exists() else _starting_weights(config)
@@ -99,7 +100,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
             header = _header(config, dataset, split, trained, str(fabric.device), teacher)
-            header = header.model_copy(update={"region": interest})
+            header = header.model_copy(update=dict(scene))
             header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
             log.message(f"model: {out / MODEL}")
         fabric.barrier()
@@ -192,11 +193,17 @@ def _launch(config: Config) -> Fabric:
     return fabric
 
 
-def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[ImageBank, ImageBank | None]:
+def _load_banks(
+    split: Split, config: Config, registration: Registration | None, out: Path, log: RunLog
+) -> tuple[ImageBank, ImageBank | None]:
     """The images to train on and to select with. Those to calibrate with are only looked at: what cannot be read is
     to be named, or to stop the run, now and not at its end."""
-    train, select = _bank(split.train, config, out, log), _held_out_bank(split.select, config, out, log)
-    _held_out_bank(split.calibrate, config, out, log)
+
+    def bank(samples: Sequence[Sample]) -> ImageBank:
+        return _bank(samples, config, registration, out, log)
+
+    train, select = bank(split.train), _held_out(split.select, bank, log)
+    _held_out(split.calibrate, bank, log)
     highest = train.highest if config.data.depth == 16 and config.data.value_range is None else 2**16 - 1
     if wanted := unused_range(highest):
         log.message(
@@ -206,10 +213,12 @@ def _load_banks(split: Split, config: Config, out: Path, log: RunLog) -> tuple[I
     return train, select
 
 
-def _held_out_bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank | None:
+def _held_out(
+    samples: Sequence[Sample], bank: Callable[[Sequence[Sample]], ImageBank], log: RunLog
+) -> ImageBank | None:
     """None where there are no such images, or none that can be read: a run can do without."""
     try:
-        return _bank(samples, config, out, log) if samples else None
+        return bank(samples) if samples else None
     except ImageError:
         raise
     except DataError as error:
@@ -217,12 +226,19 @@ def _held_out_bank(samples: Sequence[Sample], config: Config, out: Path, log: Ru
         return None
 
 
-def _bank(samples: Sequence[Sample], config: Config, out: Path, log: RunLog) -> ImageBank:
-    paths = [sample.path for sample in samples]
+def _bank(
+    samples: Sequence[Sample], config: Config, registration: Registration | None, out: Path, log: RunLog
+) -> ImageBank:
+    paths, cache = [sample.path for sample in samples], out / "cache"
     with log.counted("read images") as progress:
-        bank = ImageBank.load(paths, config.data, cache=out / "cache", progress=progress)
+        bank = ImageBank.load(paths, config.data, cache=cache, progress=progress, registration=registration)
     for _, reason in bank.skipped:
         log.message(f"left out: {reason}")
+    if bank.unplaced:
+        log.message(
+            f"registration: the part was not found on {len(bank.unplaced)} of {len(paths)} images, which are taken as "
+            f"they lie; the first: {bank.unplaced[0]}"
+        )
     return bank
 
 

@@ -8,6 +8,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from draem.errors import DataError
 from draem.evaluation.bootstrap import REPLICATES
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.found import by_kind, by_size
-from draem.evaluation.operating import VERDICTS, Share, shares
+from draem.evaluation.operating import VERDICTS, Line, Share, shares
 from draem.evaluation.report.charts import curve_chart, history_chart, score_chart
 from draem.evaluation.report.strips import PANELS, Strip, Strips
 from draem.inspection.calibration import CONFIDENT
@@ -56,6 +57,7 @@ def report(
     layout: AnyLayout = "auto",
     category: str | None = None,
     profile: str | None = None,
+    line: Line | None = None,
     execution: Execution | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -69,6 +71,7 @@ def report(
         layout: how the data set lies in its folders; found by itself unless told.
         category: which of several categories; `all` for all of them.
         profile: the camera or product whose thresholds are taken.
+        line: where such parts are made, which the page begins with: 1,000 parts an hour unless told.
         execution: how the model is run.
         batch_size: images in one run of the network.
         progress: called with the images done and their number.
@@ -85,6 +88,7 @@ def report(
     detector = Detector.open(Path(model), execution or Execution(), profile)
     strips = Strips(detector.header.thresholds)
     found = evaluate_dataset(detector, dataset, batch_size=batch_size, progress=progress, watch=strips.add)
+    found = replace(found, line=line)
     write_page(page, "report", _values(Path(model), profile, detector, dataset, found, strips.worst_first()))
     return found
 
@@ -139,6 +143,7 @@ def _values(
         "use": _USE,
         "model": list(header_rows(header).items()),
         "certificate": _certificate(header),
+        "line": found.line or Line(1000),
         "facts": _markup(json.dumps(facts, allow_nan=False).replace("<", "\\u003c")),
         "version": version("draem"),
         "made_on": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -214,6 +219,8 @@ def _doubts(found: Evaluation, header: Header, good: int) -> list[str]:
         lines.append(
             f"{found.known} of these images trained the model or chose its thresholds: what is said here is flattered."
         )
+    if found.unplaced:
+        lines.append(f"The part was not found on {found.unplaced} images: inspected as they lie.")
     if found.without_mask:
         lines.append(f"{found.without_mask} anomalous images have no mask: pixel metrics are without them.")
     if found.unreadable:
