@@ -48,6 +48,7 @@ class ImageBank:
         size: tuple[int, int],
         paths: Sequence[Path],
         skipped: Sequence[tuple[Path, str]],
+        unplaced: Sequence[Path] = (),
     ) -> None:
         self._images: Sequence[Pixels] | None = images
         self.paths = tuple(paths)
@@ -56,7 +57,7 @@ class ImageBank:
         """Height and width of the network's input in pixels."""
         self.shapes = np.array([image.shape[:2] for image in images])
         """Height and width of each image, N×2."""
-        self.unplaced: tuple[Path, ...] = ()
+        self.unplaced = tuple(unplaced)
         """Images on which registration did not find the part: they are there as they lie."""
         self.in_memory = not any(isinstance(image, np.memmap) for image in images)
         """Whether the images are in RAM, not in a temporary file."""
@@ -92,9 +93,8 @@ class ImageBank:
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]
         if not good:
             raise DataError(f"none of {len(kept)} images can be read; the first: {skipped[0][1]}")
-        bank = cls([room.images[row] for row in good], config.size, [kept[row] for row in good], skipped)
-        bank.unplaced = tuple(kept[row] for row in sorted(unplaced))
-        return bank
+        lost = [kept[row] for row in sorted(unplaced)]
+        return cls([room.images[row] for row in good], config.size, [kept[row] for row in good], skipped, lost)
 
     def __len__(self) -> int:
         return len(self.paths)

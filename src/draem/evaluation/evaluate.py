@@ -109,8 +109,11 @@ class Evaluation:
 
     @property
     def per_shift(self) -> dict[str, dict[str, float]]:
-        """See `Line.per_shift`; empty where no line or no threshold is known."""
-        return {} if self.line is None else self.line.per_shift(self._shares("good"), self._shares("anomalous"))
+        """See `Line.per_shift`; empty where no line or no threshold is known; reviews where there are any."""
+        if self.line is None or self.thresholds is None:
+            return {}
+        found = self.line.per_shift(self._shares("good"), self._shares("anomalous"))
+        return {what: one for what, one in found.items() if what != "reviews" or self.thresholds.review is not None}
 
     def in_words(self) -> list[str]:
         """What the verdicts were, and from which size on defects are found, each where it is known."""

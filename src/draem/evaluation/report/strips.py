@@ -74,6 +74,8 @@ def _strip(sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | Non
     size = (found.shape[0], found.shape[1])
     image = fit_image(prediction.image, *prediction.data.frame(size))
     difference = np.abs(image.astype(np.float32) - prediction.reconstruction).max(axis=2) / 255.0
+    if prediction.inspected is not None:  # elsewhere the network may have seen grey, and nothing counts
+        difference[~prediction.inspected] = 0.0
     marked = (
         None if prediction.lowest_threshold is None else prediction.smoothed > np.float64(prediction.lowest_threshold)
     )
