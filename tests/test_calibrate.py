@@ -323,7 +323,7 @@ def test_a_profile_has_thresholds_of_its_own(model: Path, labelled: Path) -> Non
 def test_a_profile_by_hand(model: Path) -> None:
     set_values(model, ["threshold=0.5", "review=0.25"], "red")
     assert read_header(model).profiles["red"].thresholds == Thresholds(reject=0.5, review=0.25, chosen_on="set by hand")
-    with pytest.raises(ConfigError, match="region is that of all"):
+    with pytest.raises(ConfigError, match="all else is the same for all"):
         set_values(model, ["region=none"], "red")
     with pytest.raises(ConfigError, match="no threshold for it to lie below"):
         set_values(model, ["review=0.1"], "blue")
@@ -355,7 +355,7 @@ def test_another_threshold_or_region_ends_the_promise(model: Path, labelled: Pat
     ):
         assert thresholds is not None
         assert (thresholds.reject_promise, reference) == (None, None)
-        assert "promises nothing since the region of interest was changed" in thresholds.chosen_on
+        assert "promises nothing since region or registration was changed" in thresholds.chosen_on
     calibrate(model, labelled, Rule(false_reject=0.05))
     again = read_header(model).thresholds
     assert again is not None

@@ -136,7 +136,7 @@ def test_one_process_writes_and_speaks(together: tuple[Path, list[str], list[str
     assert [line.split()[0] for line in others] == ["threshold", "model:"]  # no warning among them
     files = sorted(path.name for path in out.iterdir())
     assert files == [
-        *(CHECKPOINT, "config.yaml", "metrics.csv", "model.safetensors", "region.json", "split.json", "tensorboard"),
+        *(CHECKPOINT, "config.yaml", "metrics.csv", "model.safetensors", "scene.json", "split.json", "tensorboard"),
     ]
     assert len(list((out / "tensorboard").iterdir())) == 2  # one a start
     assert read_record(out / CHECKPOINT)[0]["threads"] == 1  # as set, not as the launcher shares the cores

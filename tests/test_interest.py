@@ -267,7 +267,7 @@ def test_a_stopped_run_keeps_its_region(
     resumed, unbroken = read_header(tmp_path / "run" / "model.safetensors"), read_header(trained)
     assert resumed.sha256 == unbroken.sha256
     assert (resumed.region, resumed.thresholds) == (unbroken.region, unbroken.thresholds)
-    assert json.loads((tmp_path / "run" / "region.json").read_text())["inspect"]
+    assert json.loads((tmp_path / "run" / "scene.json").read_text())["region"]["inspect"]
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnxruntime", "openvino"])
