@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/draem demo --out demo
 
 test: lint light
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 light: install
 	$(BIN)/python tests/light/install.py

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -28,6 +30,23 @@ def _torch_as_it_was() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_graph_once() -> Iterator[None]:
+    """The same network is exported by many tests, and torch takes seconds for it: what it gave is given again."""
+    made: dict[bytes, Any] = {}
+    export = torch.onnx.export
+
+    def once(graph: torch.nn.Module, example: tuple[torch.Tensor], **told: Any) -> Any:
+        key = hashlib.sha256(pickle.dumps((graph, example[0].shape, str(told)))).digest()
+        if key not in made:
+            made[key] = export(graph, example, **told)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", once)
+        yield
 
 
 @pytest.fixture(scope="session")

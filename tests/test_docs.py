@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from draem import cli
+from draem import cli, preview
 from draem.config import NetworkConfig
 from draem.data.demo import render_demo
+from draem.deployment.benchmark import run as benchmark_run
 from draem.modelfile import Thresholds
 from draem.network.draem import Draem
 from draem.presets import PRESETS
@@ -72,8 +73,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The presets cut to seconds, in the folder of the images."""
+    """The presets cut to seconds, in the folder of the images; surveys and benchmarks short."""
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(preview, "_SURVEYED", 40)
+    monkeypatch.setattr(preview, "_COMPARED", 40)
+    monkeypatch.setattr(benchmark_run, "_ROUNDS", 1)
     for name in ("edge", "fast"):
         monkeypatch.setitem(PRESETS, name, SMALL)
     return workplace
