@@ -99,9 +99,7 @@ def calibrate(
     costs = (escape_cost, reject_cost, review_cost, defect_rate)
     if folds is not None:
         ran = (backend, device, precision, threads, streams, batch_size, layout)
-        told = [
-            one for one, usual in zip(ran, ("auto", "auto", "fp32", None, 1, 8, "auto"), strict=True) if one != usual
-        ]
+        told = [one for one, usual in zip(ran, _UNLESS_TOLD, strict=True) if one != usual]
         _refuse("--folds", promise, confidence, escape, *costs, f1 or None, *told)
         _by_folds(model, data, folds, runs, false_reject, review, profile, category, as_json)
         return

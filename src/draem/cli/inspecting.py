@@ -61,40 +61,29 @@ def evaluate(
 
     refuse_file(out)
     chosen = execution(backend, device, precision, threads, streams)
-    known, line = known_layout(layout), line_of(parts_per_hour, shift_hours, defect_rate)
+    line = line_of(parts_per_hour, shift_hours, defect_rate)
+    how: dict[str, Any] = {"layout": known_layout(layout), "line": line, "batch_size": batch_size}
     if model.is_dir():
         if profile is not None:
             raise ConfigError(f"--profile: {model} holds a model for each category; evaluate one of them")
         with counted("evaluate") as progress:
-            found = evaluate_all(
-                model,
-                data,
-                layout=known,
-                category=category or "all",
-                execution=chosen,
-                line=line,
-                batch_size=batch_size,
-                progress=progress,
-            )
+            found = evaluate_all(model, data, category=category or "all", execution=chosen, progress=progress, **how)
         found.save(out)
-        evaluations = list(found.evaluations.values())
-        _show_evaluations(evaluations, found.mean, data)
-        pictures = [out / name / "sheet.png" for name, part in found.evaluations.items() if part.picture is not None]
+        evaluations = {out / name: one for name, one in found.evaluations.items()}
+        show_mean: Any = found.mean
     else:
         detector = Detector.open(model, chosen, profile)
         with counted("evaluate") as progress:
-            evaluation = score(
-                detector, data, layout=known, category=category, line=line, batch_size=batch_size, progress=progress
-            )
-        evaluation.save(out)
-        evaluations = [evaluation]
-        _show_evaluations(evaluations, evaluation.mean if len(evaluation.by_category) > 1 else None, data)
-        pictures = [out / "sheet.png"] if evaluation.picture is not None else []
+            one = score(detector, data, category=category, progress=progress, **how)
+        one.save(out)
+        evaluations, show_mean = {out: one}, one.mean if len(one.by_category) > 1 else None
+    _show_evaluations(list(evaluations.values()), show_mean, data)
     typer.echo(f"figures: {out / 'metrics.json'}")
-    for picture in pictures:
-        typer.echo(f"picture: {picture}")
+    for folder, one in evaluations.items():
+        if one.picture is not None:
+            typer.echo(f"picture: {folder / 'sheet.png'}")
     finish(as_json, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-    if any(one.unreadable for one in evaluations):
+    if any(one.unreadable for one in evaluations.values()):
         raise typer.Exit(1)
 
 
