@@ -58,7 +58,7 @@ def draw(dataset: Dataset, turn: float, shift: float, seed: int, out: Path) -> l
 
 def placements(registration: Registration, dataset: Dataset, drawn: list[Placement]) -> dict[str, Any]:
     """Errors in degrees and in thousandths of the image, and milliseconds."""
-    registrar, turns, shifts, times, lost = Registrar(registration), [], [], [], 0
+    registrar, turns, shifts, times, lost = Registrar(registration, None), [], [], [], 0
     for sample, place in zip(dataset.test, drawn, strict=True):
         image = read_pixels(sample.path, PixelFormat())
         before = registrar.place(image)

@@ -108,7 +108,7 @@ def test_evaluate_tells_what_a_shift_sees(run_cli: Run, tiny_model: Path, woven_
     told = ("--parts-per-hour", 1200, "--shift-hours", 10, "--defect-rate", 0.05)
     done = run_cli("evaluate", tiny_model, woven_tree, "--out", tmp_path / "out", *told, "--json")
     assert done.code == 0
-    assert "a shift of 12,000 parts, 0.05 of them anomalous: " in done.out
+    assert "a shift of 12,000 parts, 5% of them anomalous: " in done.out
     found = _last_line(done)
     rejected = found["verdicts"]["good"]["reject"]["share"]
     assert found["per_shift"]["false_rejects"]["parts"] == pytest.approx(12_000 * 0.95 * rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,12 @@ def test_the_command(run_cli: Callable[..., Outcome], data: Path, tmp_path: Path
     ended = run_cli("compare", *paths, data, "--profile", "cam")
     assert ended.code == 0, ended.err
     assert "80 images: accept → reject" in ended.out
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    next((broken / "test" / "good").iterdir()).write_bytes(b"x")
+    ended = run_cli("compare", *paths, broken)
+    assert ended.code == 1
+    assert ended.err.count("left out: ") == 1
 
 
 def test_an_evaluation_is_shown_with_its_limits(run_cli: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tree / "train" / "good", folder / "parts" / "good")
     shutil.copytree(others / "train" / "good", folder / "parts" / "more")
     shutil.copytree(tree / "test" / "hole", folder / "parts" / "new")
+    (printed,) = render_demo(folder / "printed", "printed", size=64, train=10, test_good=0, test_defect=0)
+    shutil.copytree(printed / "train" / "good", folder / "labels" / "good")
+    shutil.copy(printed / "train" / "good" / "000.png", folder / "label.png")
     shutil.copy(tree / "test" / "hole" / "000.png", folder / "part.png")
     shutil.copytree(ROOT / "configs", folder / "configs")
     for category in ("bottle", "cable"):

@@ -372,7 +372,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "deep JSON": (lambda model: with_text(model, lambda text: "[" * 100_000), "not JSON at byte"),
     "wrong sum": (lambda model: with_text(model, lambda text: text + " ", seal=False), "does not match its checksum"),
     "version": (
-        lambda model: with_text(model, lambda text: text.replace('"format_version":3', '"format_version":9')),
+        lambda model: with_text(model, lambda text: text.replace('"format_version":4', '"format_version":9')),
         "header version 9",
     ),
     "tiles": (

@@ -116,8 +116,8 @@ def test_version_1_is_read_and_the_newest_is_written(tmp_path: Path) -> None:
     weights = parts_of(path)[1]
 
     edit_header(path, header)
-    assert FORMAT_VERSION == 3
-    assert read_header(path) == header.model_copy(update={"format_version": 3})
+    assert FORMAT_VERSION == 4
+    assert read_header(path) == header.model_copy(update={"format_version": FORMAT_VERSION})
     assert parts_of(path)[1] == weights
     after = Detector.load(path, "cpu").predict(image)
     assert (after.score, after.verdict) == (before.score, before.verdict)

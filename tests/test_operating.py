@@ -146,7 +146,7 @@ def test_a_shift() -> None:
     assert {what: one["parts"] for what, one in found.items()} == pytest.approx(expected)
     low, high = good["reject"].limits
     assert (found["false_rejects"]["low"], found["false_rejects"]["high"]) == pytest.approx((7840 * low, 7840 * high))
-    assert line.in_words(found).startswith("a shift of 8,000 parts, 0.02 of them anomalous: 784 false rejects (95%: ")
+    assert line.in_words(found).startswith("a shift of 8,000 parts, 2% of them anomalous: 784 false rejects (95%: ")
     assert line.per_shift(good, {}).keys() == {"false_rejects"}
     assert line.per_shift({}, anomalous).keys() == {"escapes"}
 
@@ -154,8 +154,10 @@ def test_a_shift() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"parts_per_hour": 0.0}, "parts per hour is 0; give a number above 0"),
-        ({"parts_per_hour": 10.0, "hours": -1.0}, "hours is -1"),
+        ({"parts_per_hour": 0.0}, "parts an hour: 0; give a number above 0"),
+        ({"parts_per_hour": 10.0, "hours": -1.0}, "hours of a shift: -1"),
+        ({"parts_per_hour": 1e308}, "parts an hour: 1e\\+308"),
+        ({"parts_per_hour": float("nan")}, "parts an hour: nan"),
         ({"parts_per_hour": 10.0, "defect_rate": 2.0}, "the defect rate is 2"),
     ],
 )

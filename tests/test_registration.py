@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 import draem
 from draem.config import DataConfig
 from draem.data.bank import ImageBank
-from draem.data.registration import Placement, Registrar, read_registration, registration_of
-from draem.errors import ConfigError, ModelFileError
+from draem.data.registration import Placement, Registrar, read_registration, registrar_of, registration_of
+from draem.errors import ConfigError, DataError, ModelFileError
+from draem.evaluation.calibrate import Rule, calibrate
 from draem.evaluation.evaluate import evaluate
 from draem.images import plan_fit, write_image
+from draem.inspection.calibration import ON_AVERAGE
 from draem.inspection.described import header_rows
 from draem.inspection.detector import Detector
 from draem.inspection.edits import set_values
 from draem.modelfile import Header, RegionOfInterest, Registration, Thresholds, edit_header, read_header
 from draem.modelfile.edits import with_scene
+from draem.training.folds import fold_thresholds
 from graphs import brightness_header, write_brightness
 from tiny import TINY
 
@@ -87,14 +90,14 @@ def registration(reference: Path) -> Registration:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("light", [1.0, 0.6])
 def test_a_part_is_found_where_it_lies(registration: Registration, place: Placement, light: float) -> None:
-    found = Registrar(registration).place((lying(part(seed=1), place) * light).astype(np.uint8))
+    found = Registrar(registration, None).place((lying(part(seed=1), place) * light).astype(np.uint8))
     assert found.found
     assert found.angle == pytest.approx(place.angle, abs=0.3)
     assert (found.right, found.down) == pytest.approx((place.right, place.down), abs=0.004)
 
 
 def test_a_shift_alone_is_found_without_turning(reference: Path) -> None:
-    registrar = Registrar(read_registration(reference, DataConfig(), shift=0.2, angle=0.0))
+    registrar = Registrar(read_registration(reference, DataConfig(), shift=0.2, angle=0.0), None)
     found = registrar.place(lying(part(seed=2), Placement(right=0.12, down=-0.15)))
     assert found.angle == 0.0
     assert (found.right, found.down) == pytest.approx((0.12, -0.15), abs=0.003)
@@ -102,11 +105,56 @@ def test_a_shift_alone_is_found_without_turning(reference: Path) -> None:
 
 def test_a_part_may_be_turned_any_way(reference: Path) -> None:
     """The ground is even, so that no corner of the frame looks like part of the picture."""
-    registrar = Registrar(read_registration(reference, DataConfig(), shift=0.1, angle=180.0))
+    registrar = Registrar(read_registration(reference, DataConfig(), shift=0.1, angle=180.0), None)
     for angle in (-170.0, -95.0, 40.0, 120.0):
         found = registrar.place(lying(part(seed=3), Placement(angle=angle)))
         assert found.found, angle
         assert found.angle == pytest.approx(angle, abs=0.5)
+
+
+@pytest.mark.parametrize("size", [(44, 340), (140, 1024), (160, 160), (300, 200)])
+def test_a_reference_finds_itself(size: tuple[int, int], tmp_path: Path) -> None:
+    """Of any shape, at any resolution of the camera."""
+    texture = np.random.default_rng(0).integers(0, 255, (12, 60, 3), np.uint8)
+    image = np.asarray(cv2.resize(texture, size[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+    write_image(tmp_path / "reference.png", image)
+    registrar = Registrar(read_registration(tmp_path / "reference.png", DataConfig(), 0.05, 0.0), None)
+    for scale in (1, 2):
+        found = registrar.place(image.repeat(scale, axis=0).repeat(scale, axis=1))
+        assert found.found
+        assert (found.right, found.down) == pytest.approx((0.0, 0.0), abs=0.005)
+
+
+def test_places_within_the_limits_compete_alone(tmp_path: Path) -> None:
+    """A comb looks like itself a pitch further; the limits say which is meant."""
+
+    def comb(seed: int) -> NDArray[np.uint8]:
+        image = np.full((SIDE, SIDE, 3), 30, np.uint8)
+        for left in range(-49, SIDE, 27):
+            cv2.rectangle(image, (left, 40), (left + 10, 120), (150, 150, 150), -1)
+        noise = np.random.default_rng(seed).normal(0, 4, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+    write_image(tmp_path / "comb.png", comb(0))
+    registrar = Registrar(read_registration(tmp_path / "comb.png", DataConfig(), 0.08, 0.0), None)
+    registrar.check()
+    for number, right in enumerate(np.linspace(-0.07, 0.07, 15)):
+        found = registrar.place(lying(comb(number + 1), Placement(right=right)))
+        assert found.found
+        assert found.right == pytest.approx(right, abs=0.005)
+
+
+def test_what_lies_outside_of_the_region_hardly_moves_a_placement(registration: Registration) -> None:
+    registrar = Registrar(registration, LEFT)
+    for place in PLACES:
+        clean = lying(part(seed=7), place)
+        for corners, level in (((120, 20, 150, 140), 255), ((100, 60, 125, 75), 255), ((100, 60, 150, 110), 0)):
+            soiled = part(seed=7)
+            soiled[corners[1] : corners[3], corners[0] : corners[2]] = level
+            found, wanted = registrar.place(lying(soiled, place)), registrar.place(clean)
+            assert found.found
+            assert found.angle == pytest.approx(wanted.angle, abs=0.02)
+            assert (found.right, found.down) == pytest.approx((wanted.right, wanted.down), abs=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +169,13 @@ def test_a_part_may_be_turned_any_way(reference: Path) -> None:
     ids=["black", "noise", "too far", "turned too far", "another shape"],
 )
 def test_what_is_not_found_is_taken_as_it_lies(registration: Registration, image: NDArray[np.uint8]) -> None:
-    place = Registrar(registration).place(image)
+    place = Registrar(registration, None).place(image)
     assert not place.found
     assert place.onto_reference(image) is image
 
 
 def test_a_registrar_finds_the_same_again(registration: Registration) -> None:
-    registrar, image = Registrar(registration), lying(part(seed=4), PLACES[1])
+    registrar, image = Registrar(registration, None), lying(part(seed=4), PLACES[1])
     assert registrar.place(image) == registrar.place(image)
 
 
@@ -219,7 +267,7 @@ def test_as_good_as_an_image_that_was_moved_before(model: Path, registration: Re
     header = read_header(model)
     registered = Detector.load(model).predict(image)
     edit_header(model, header.model_copy(update={"registration": None}))
-    by_hand = Detector.load(model).predict(Registrar(registration).place(image).onto_reference(image))
+    by_hand = Detector.load(model).predict(Registrar(registration, None).place(image).onto_reference(image))
     assert by_hand.placement is None
     assert registered.score == pytest.approx(by_hand.score, abs=0.02)
 
@@ -250,7 +298,7 @@ def test_metrics_are_of_the_images_own_pixels(model: Path, tmp_path: Path) -> No
     assert found.metrics.pixel_ap > 0.9
     assert all(defect.found for defect in found.defects)
     assert found.unplaced == 1
-    assert found.to_dict()["part_not_found"] == 1
+    assert found.to_dict()["unplaced"] == 1
     assert any("not found on 1 images" in line for line in found.in_words())
 
 
@@ -269,7 +317,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_sees_parts_where_they_should_lie(parts: Path, reference: Path) -> None:
     config = DataConfig(size=(64, 64), registration=reference, registration_shift=0.15, registration_angle=15.0)
     paths = sorted(parts.glob("*.png"))
-    registered = ImageBank.load(paths, config, registration=registration_of(config))
+    registered = ImageBank.load(paths, config, registrar=registrar_of(registration_of(config), None))
     plain = ImageBank.load(paths, config)
     assert [path.name for path in registered.unplaced] == ["far.png"]
     assert plain.unplaced == ()
@@ -279,6 +327,37 @@ def test_training_sees_parts_where_they_should_lie(parts: Path, reference: Path)
 
     assert spread(registered) < spread(plain) / 2
     np.testing.assert_array_equal(registered[12], plain[12])
+
+
+def test_training_refuses_a_reference_of_something_else(parts: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "other.png", np.rot90(part(seed=1)).copy())
+    settings: dict[str, Any] = TINY | {"data.registration": str(tmp_path / "other.png"), "training.images": 8}
+    with pytest.raises(ConfigError, match=r"found on \d+ of \d+ images alone"):
+        draem.train(parts, tmp_path / "run", "edge", settings=settings)
+
+
+def test_no_promise_on_parts_that_were_not_found(model: Path, parts: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        write_image(tmp_path / "long" / f"{number}.png", part(seed=number).repeat(2, axis=1))
+    before = model.read_bytes()
+    with pytest.raises(DataError, match="the part was not found on 6 images"):
+        calibrate(model, tmp_path / "long", Rule(false_reject=0.3, assurance=ON_AVERAGE))
+    assert model.read_bytes() == before
+    found = calibrate(model, parts, Rule(false_reject=0.3, assurance=ON_AVERAGE))
+    assert "the part was not found on 1 of them" in found.thresholds.chosen_on
+    assert any("not found on 1 images" in note for note in found.notes)
+
+
+def test_folds_need_the_file_no_more(parts: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "reference.png", part())
+    settings: dict[str, Any] = TINY | {"data.registration": str(tmp_path / "reference.png"), "training.images": 8}
+    settings |= {"data.registration_shift": 0.15, "data.registration_angle": 15.0}
+    draem.train(parts, tmp_path / "run", "edge", settings=settings)
+    (tmp_path / "reference.png").unlink()
+    model = tmp_path / "run" / "model.safetensors"
+    fold_thresholds(model, parts, tmp_path / "folds", 2, 0.3)
+    fold = read_header(tmp_path / "folds" / "fold-0-of-2" / "model.safetensors")
+    assert fold.registration == read_header(model).registration
 
 
 def test_a_run_keeps_its_reference(parts: Path, tmp_path: Path) -> None:
@@ -323,6 +402,7 @@ def test_set_and_taken_away(model: Path, reference: Path) -> None:
     ("values", "said"),
     [
         (["registration=nothing.png"], "registration: nothing.png: no such file"),
+        (["registration=none", "registration_shift=0.3"], "registration=none: its limits say nothing"),
         (["registration_shift=0.6"], "registration_shift=0.6: give how far it may lie"),
         (["registration_angle=-1"], "registration_angle=-1: give how far it may be turned"),
         (["registration_angle=none"], "registration_angle=none: give how far it may be turned"),
@@ -343,6 +423,17 @@ def test_an_image_that_shows_nothing_is_no_reference(tmp_path: Path) -> None:
         read_registration(tmp_path / "grey.png", DataConfig(), **LIMITS)
 
 
+def test_a_reference_that_does_not_find_itself_is_refused(model: Path, tmp_path: Path) -> None:
+    """A pattern whose period is shorter than the limits looks like itself elsewhere."""
+    tile = np.kron(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8), np.ones((3, 3), np.uint8))
+    tiles = np.tile(tile, (7, 7))[:SIDE, :SIDE]
+    write_image(tmp_path / "tiles.png", np.repeat(tiles[..., None], 3, axis=2))
+    before = model.read_bytes()
+    with pytest.raises(ConfigError, match="does not find itself"):
+        set_values(model, [f"registration={tmp_path / 'tiles.png'}", "registration_shift=0.3"])
+    assert model.read_bytes() == before
+
+
 def test_a_threshold_promises_nothing_after_it(model: Path) -> None:
     _, after = set_values(model, ["registration=none"])
     assert after.thresholds is not None
@@ -360,11 +451,16 @@ def _encoded(image: NDArray[np.uint8], suffix: str = ".png") -> str:
     "spoilt",
     [
         "AAAA",
+        "AAAAA",
+        _encoded(np.arange(100, dtype=np.uint8)[None]),
+        _encoded(np.eye(2, dtype=np.uint8) * 255),
+        _encoded(part(side=96)[..., 0], ".jpg"),
+        _encoded(part(side=96)),
         base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 50).decode(),
         _encoded(part(side=256)[..., 0]),
         _encoded(np.zeros((128, 128), np.uint8))[:40],
     ],
-    ids=["no picture", "an empty one", "too large", "cut off"],
+    ids=["no picture", "no base64", "a line", "a dot", "JPEG", "colours", "an empty one", "too large", "cut off"],
 )
 def test_a_damaged_reference_is_one_clear_line(model: Path, spoilt: str) -> None:
     header: Header = read_header(model)

@@ -59,8 +59,8 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     const Json json = JsonReader::read(text);
     if (json["kind"].is_null() || json["kind"].text() != "draem-model") throw Error("not a draem model");
     const int version = json["format_version"].integer();
-    if (version < 1 || version > 3)
-        throw Error("header version " + std::to_string(version) + ", this program reads 1 to 3");
+    if (version < 1 || version > 4)
+        throw Error("header version " + std::to_string(version) + ", this program reads 1 to 4");
     if (sha256(text) != sum) throw Error("its header does not match its checksum; copy the file again");
 
     const Json &data = json["config"]["data"], &score = json["config"]["score"];

@@ -20,7 +20,7 @@ from draem.data.formats import resolve_format
 from draem.data.interest import interest_of
 from draem.data.layouts import read_layout
 from draem.data.regions import Regions
-from draem.data.registration import registration_of
+from draem.data.registration import registrar_of, registration_of
 from draem.data.samples import Dataset, Sample
 from draem.data.truth import load_truth
 from draem.errors import DataError, ImageError, MissingExtraError
@@ -147,7 +147,8 @@ def _marked(dataset: Dataset) -> tuple[Sample, ...]:
 def _bank(dataset: Dataset, config: DataConfig, count: int, seed: int) -> ImageBank:
     good = dataset.train_good
     chosen = torch.randperm(len(good), generator=torch.Generator().manual_seed(seed))[:count].tolist()
-    return ImageBank.load([good[index].path for index in chosen], config, registration=registration_of(config))
+    registrar = registrar_of(registration_of(config), interest_of(config))
+    return ImageBank.load([good[index].path for index in chosen], config, registrar=registrar)
 
 
 def _described(marked: tuple[Sample, ...], config: DataConfig) -> tuple[list[RealDefect], list[str]]:

@@ -138,11 +138,15 @@ def compare(
         for stage, detector in detectors.items():
             move = partial(progress, stage)
             found.append(score(detector, data, layout=known, category=category, batch_size=batch_size, progress=move))
+    for problem in dict.fromkeys(found[0].unreadable + found[1].unreadable):
+        message(f"left out: {problem}")
     compared = pair(found[0], found[1])
     show(comparison_table(compared, ("first", "second")))
     for line in compared.in_words():
         typer.echo(line)
     finish(as_json, compared.to_dict())
+    if found[0].unreadable or found[1].unreadable:
+        raise typer.Exit(1)
 
 
 def report(
@@ -245,12 +249,15 @@ def info(model: Model, as_json: Json = False) -> None:
 def set_(
     model: Model,
     values: Annotated[
-        list[str], typer.Argument(metavar="KEY=VALUE…", help="threshold, review, region, ignore (docs/model-file.md).")
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE…", help="threshold, review, region, ignore, registration (docs/model-file.md)."
+        ),
     ],
     profile: ProfileOption = None,
     as_json: Json = False,
 ) -> None:
-    """Set a model's threshold, review zone or region of interest, in place; its weights stay byte by byte."""
+    """Set a model's thresholds, region of interest or registration, in place; its weights stay byte by byte."""
     from draem.inspection.described import changed_rows
     from draem.inspection.edits import set_values
 

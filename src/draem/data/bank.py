@@ -26,7 +26,6 @@ from draem.config import DataConfig
 from draem.data.registration import Registrar
 from draem.errors import DataError, ImageError
 from draem.images import extend, fit_image, read_pixels
-from draem.modelfile import Registration
 from draem.pixels import Pixels
 
 Progress = Callable[[int, int], None]
@@ -70,11 +69,11 @@ class ImageBank:
         cache: Path | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
-        registration: Registration | None = None,
+        registrar: Registrar | None = None,
     ) -> Self:
         """Read images in `workers` threads (default: one for each processor) and fit them as `config` says.
 
-        With a `registration` they are shifted and turned onto its reference first.
+        With a `registrar` they are shifted and turned onto its reference first.
 
         Beyond `config.memory_limit_mb` they go to a temporary file in the folder `cache` (default: the system's).
         `progress` is called with the images done and their number.
@@ -87,7 +86,6 @@ class ImageBank:
         if not kept:
             raise DataError("no images to load")
         room = (_OwnRooms if config.fit == "tiles" else _SharedRoom)(len(kept), config, cache)
-        registrar = None if registration is None else Registrar(registration)
         reasons, unplaced = _decode_all(kept, room, config, registrar, progress, workers or processors())
         good = [row for row, reason in enumerate(reasons) if reason is None]
         skipped = [(path, reason) for path, reason in zip(kept, reasons, strict=True) if reason is not None]

@@ -1,13 +1,14 @@
 """Registration: where a part lies on an image against a reference, and images brought to where it should lie.
 
-Angles are tried first, each with the shift of highest phase correlation (Kuglin and Hines, 1975); the best are refined
-by the enhanced correlation coefficient (Evangelidis and Psarakis, IEEE PAMI 2008), which neither brightness nor
-contrast moves.
+Angles are tried first, each with the shift of highest phase correlation within the limits (Kuglin and Hines, 1975); the
+best are refined by the enhanced correlation coefficient (Evangelidis and Psarakis, IEEE PAMI 2008), which neither
+brightness nor contrast moves.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,20 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.config import DataConfig
+from draem.data.interest import draw_region
 from draem.errors import ConfigError, ImageError, ModelFileError
 from draem.imageheaders import read_header
 from draem.images import Fit, decode_raw, read_pixels
-from draem.modelfile import Registration
-from draem.pixels import PixelFormat, Pixels, convert
+from draem.modelfile import RegionOfInterest, Registration
+from draem.pixels import Pixels
 
 _SIDE = 128
 """Pixels of the longer side of a reference, and of the images that are held against it."""
 _STEP = 4.0
 """Degrees between the angles that are tried; refining reaches further."""
-_REFINED = 3
-_LEAST = 0.5
+_REFINED = 4
+_LEAST = 0.7
 """Correlation with the reference below which the part was not found."""
-_SAME_SHAPE = 1.02
+_LEAST_SIDE = 16
+_SAME_SHAPE = 0.02
+"""By how much of a side an image's shape may differ from the reference's."""
+_SLACK = 1e-3
+_ASTRAY, _TWISTED = 0.02, 2.0
+"""Of the image, and degrees: by so much a reference may be mistaken in finding itself."""
+_PART = 0.6
+"""Of the limits, by which a reference is moved to see whether it finds itself."""
 _PRECISION = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
 
 Kind = TypeVar("Kind", np.float32, np.uint8)
@@ -109,28 +118,64 @@ class Placement:
 
 
 class Registrar:
-    """Finds on images the part that a reference shows."""
+    """Finds on images the part that a reference shows, by what of it lies in the region of interest."""
 
-    def __init__(self, registration: Registration) -> None:
+    def __init__(self, registration: Registration, region: RegionOfInterest | None) -> None:
         self._limits = registration
         self._reference = _decoded(registration)
+        self._counts = np.ones(self._reference.shape, np.uint8)
+        if region is not None:
+            self._counts[:] = draw_region(region, self._reference.shape)
 
     def place(self, image: Pixels) -> Placement:
         """How the part lies on an image H×W×C, within the limits; the image's brightness and contrast do not matter."""
-        height, width = self._reference.shape
-        if not 1 / _SAME_SHAPE < (image.shape[1] * height) / (image.shape[0] * width) < _SAME_SHAPE:
+        if not self._of_its_shape(image):
             return Placement(found=False)
-        seen = _small(image, (height, width))
+        seen = _small(image, self._reference.shape)
         tried = [self._correlated(seen, angle) for angle in self._angles]
         best = sorted(tried, key=lambda pair: -pair[0])[:_REFINED]
-        refined = [self._refined(seen, placement) for _, placement in best]
-        correlation, placement = max(refined, key=lambda pair: pair[0])
-        limits, slack = self._limits, 1e-3
-        fits = (
-            abs(placement.angle) <= limits.angle + slack
-            and max(abs(placement.right), abs(placement.down)) <= limits.shift + slack
-        )
-        return placement if fits and correlation >= _LEAST else Placement(found=False)
+        refined = [self._refined(seen, start) for _, start in best]
+        fitting = [pair for pair in refined if self._within_limits(pair[1])]
+        if not fitting:
+            return Placement(found=False)
+        # Once more from there: what counts lies by a few pixels elsewhere than it did from the first guess.
+        correlation, placement = self._refined(seen, max(fitting, key=lambda pair: pair[0])[1])
+        return placement if correlation >= _LEAST and self._within_limits(placement) else Placement(found=False)
+
+    def check(self) -> None:
+        """See whether the reference finds itself where it is moved to.
+
+        Raises:
+            ConfigError: it does not: too much of it looks alike.
+        """
+        picture = np.rint(self._reference).astype(np.uint8)[..., None]
+        size = self._reference.shape
+        for signs in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1)):
+            angle, right, down = (_PART * sign for sign in signs)
+            limits = self._limits
+            place = Placement(angle * limits.angle, right * limits.shift, down * limits.shift)
+            moved = cv2.warpAffine(picture, place.matrix(size), size[::-1], borderMode=cv2.BORDER_REPLICATE)
+            found = self.place(moved.reshape(*size, 1).astype(np.uint8))
+            far = max(abs(found.right - place.right), abs(found.down - place.down)) > _ASTRAY
+            if not found.found or far or abs(found.angle - place.angle) > _TWISTED:
+                raise ConfigError(
+                    "registration: the reference does not find itself when it is moved by six tenths of the limits: "
+                    "within the region of interest much of it looks alike; give narrower limits "
+                    "(registration_shift, registration_angle=0), another reference, or a larger region"
+                )
+
+    def _of_its_shape(self, image: Pixels) -> bool:
+        height, width = image.shape[:2]
+        if min(height, width) < _LEAST_SIDE:
+            return False
+        scale = max(self._reference.shape) / max(height, width)
+        slack = (max(1.0, _SAME_SHAPE * side) for side in self._reference.shape)
+        wanted = zip((height, width), self._reference.shape, slack, strict=True)
+        return all(abs(side * scale - reference) <= most for side, reference, most in wanted)
+
+    def _within_limits(self, place: Placement) -> bool:
+        angle, shift = abs(place.angle), max(abs(place.right), abs(place.down))
+        return angle <= self._limits.angle + _SLACK and shift <= self._limits.shift + _SLACK
 
     @cached_property
     def _angles(self) -> list[float]:
@@ -139,28 +184,53 @@ class Registrar:
 
     @cached_property
     def _window(self) -> NDArray[np.float32]:
-        return np.asarray(cv2.createHanningWindow(self._reference.shape[::-1], cv2.CV_32F), np.float32)
+        """Fades towards the border, where what comes in at one side goes out at the other."""
+        height, width = self._reference.shape
+        return np.asarray(np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]), np.float32)
+
+    @cached_property
+    def _spectrum(self) -> NDArray[np.complex64]:
+        return np.asarray(np.conj(np.fft.rfft2(self._windowed(self._reference))))
+
+    def _windowed(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray((picture - picture.mean()) * self._window, np.float32)
+
+    @cached_property
+    def _reachable(self) -> NDArray[np.bool_]:
+        """Which shifts, by their place in the correlation, a part may have within the limits, turned or not."""
+        height, width = self._reference.shape
+        down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
+        if not self._limits.angle:
+            return np.asarray((abs(down) <= self._limits.shift) & (abs(right) <= self._limits.shift))
+        most = self._limits.shift * math.hypot(height, width)
+        return np.asarray(np.hypot(down * height, right * width) <= most + 1.0)
 
     def _correlated(self, seen: NDArray[np.float32], angle: float) -> tuple[float, Placement]:
-        """The best shift at an angle, and how good it is."""
+        """The best shift at an angle, to a pixel, and how good it is."""
         height, width = seen.shape
         turned = _moved(seen, Placement(angle).matrix(seen.shape))
-        # A copy: where no padding is needed, OpenCV applies the window in place.
-        (right, down), strength = cv2.phaseCorrelate(self._reference.copy(), turned, self._window)
+        product = np.fft.rfft2(self._windowed(turned)) * self._spectrum
+        correlation = np.fft.irfft2(product / np.maximum(np.abs(product), 1e-6), s=seen.shape)
+        correlation = np.where(self._reachable, correlation, -np.inf)
+        row, column = np.unravel_index(int(correlation.argmax()), seen.shape)
+        # Shifts up or left stand at the end.
+        down, right = int(row) - height * (2 * row > height), int(column) - width * (2 * column > width)
         # The shift of the image turned back; that of the image itself is turned along.
         cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         across, along = cosine * right - sine * down, sine * right + cosine * down
-        return strength, Placement(angle, across / width, along / height)
+        return float(correlation[row, column]), Placement(angle, across / width, along / height)
 
     def _refined(self, seen: NDArray[np.float32], start: Placement) -> tuple[float, Placement]:
         """A placement made exact, and the correlation with the reference there; -1 where it runs away."""
         height, width = seen.shape
         kind = cv2.MOTION_EUCLIDEAN if self._limits.angle else cv2.MOTION_TRANSLATION
-        coarse = start.matrix(seen.shape)
+        coarse, still = start.matrix(seen.shape), np.eye(2, 3, dtype=np.float32)
+        # From the image turned back, since OpenCV knows angles up to 90° alone. What lies beyond its border, and
+        # outside of the region, does not count.
+        there = self._counts & _moved(np.ones_like(seen), coarse, cv2.BORDER_CONSTANT).astype(np.uint8)
         try:
-            # From the image turned back: OpenCV knows angles up to 90° alone.
             correlation, found = cv2.findTransformECC(
-                self._reference, _moved(seen, coarse), np.eye(2, 3, dtype=np.float32), kind, _PRECISION
+                self._reference, _moved(seen, coarse), still, kind, _PRECISION, there
             )
         except cv2.error:  # it does not converge
             return -1.0, start
@@ -171,16 +241,26 @@ class Registrar:
         return correlation, Placement(angle, float(right) / width, float(down) / height)
 
 
-def _moved(image: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+def _moved(image: NDArray[np.float32], matrix: Matrix, border: int = cv2.BORDER_REPLICATE) -> NDArray[np.float32]:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(image, matrix, image.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.float32)
+    return np.asarray(cv2.warpAffine(image, matrix, image.shape[::-1], flags=flags, borderMode=border), np.float32)
 
 
-def _small(image: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
+def _small(image: Pixels, size: tuple[int, ...]) -> NDArray[np.float32]:
     """The mean of an image's channels at a size."""
-    grey = image.mean(axis=2, dtype=np.float32)
-    return np.asarray(cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA))
+    # OpenCV scales at most four channels at once.
+    groups = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
+    small = [cv2.resize(group, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1) for group in groups]
+    return np.asarray(np.concatenate(small, axis=2).mean(axis=2), np.float32)
+
+
+def registrar_of(registration: Registration | None, region: RegionOfInterest | None) -> Registrar | None:
+    """What finds the part; none where images are taken as they lie.
+
+    Raises:
+        ModelFileError: the reference is damaged.
+    """
+    return None if registration is None else Registrar(registration, region)
 
 
 def registration_of(config: DataConfig) -> Registration | None:
@@ -213,7 +293,7 @@ def read_registration(path: Path, config: DataConfig, shift: float, angle: float
     scale = min(1.0, _SIDE / max(image.shape[:2]))
     grey = _small(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
     low, high = float(grey.min()), float(grey.max())
-    if high - low < 1e-3 * config.pixel_format.highest or min(grey.shape) < 16:
+    if high - low < 1e-3 * config.pixel_format.highest or min(grey.shape) < _LEAST_SIDE:
         raise ConfigError(f"registration: {path}: nothing to recognise in it: all of one brightness, or too small")
     levels = np.rint((grey - low) * (255.0 / (high - low))).astype(np.uint8)
     encoded = cv2.imencode(".png", levels)[1].tobytes()
@@ -226,12 +306,13 @@ def _decoded(registration: Registration) -> NDArray[np.float32]:
     Raises:
         ModelFileError: it is no picture as `read_registration` makes them.
     """
-    data = base64.b64decode(registration.reference)
-    header = read_header(data)
-    if header is None or max(header.height, header.width) > _SIDE:
-        raise ModelFileError("the reference of the model's registration is no PNG of at most 128 pixels a side")
     try:
-        pixels = convert(decode_raw(data, "the reference of the model's registration"), PixelFormat(1), "registration")
-    except ImageError as error:
-        raise ModelFileError(str(error)) from None
-    return pixels[..., 0].astype(np.float32)
+        data = base64.b64decode(registration.reference)
+        header = read_header(data)
+        sides = sorted((header.height, header.width)) if header else [0]
+        grey = header is not None and (header.format, header.channels, header.bits) == ("PNG", 1, 8)
+        if grey and sides[0] >= _LEAST_SIDE and sides[-1] <= _SIDE:
+            return decode_raw(data, "the reference").astype(np.float32)
+    except (binascii.Error, ImageError):
+        pass
+    raise ModelFileError("its registration's reference is no grey PNG of 16 to 128 pixels a side: set it again")

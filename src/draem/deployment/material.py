@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
+from draem.data.registration import registrar_of
 from draem.data.samples import Dataset, Sample, content_sum, split_good
 from draem.errors import DataError
 from draem.modelfile import Header
@@ -85,7 +86,8 @@ def _simulate(
 ) -> Simulations:
     config, cpu = header.config, torch.device("cpu")
     paths = [sample.path for sample in samples]
-    with ImageBank.load(paths, config.data, progress=progress, registration=header.registration) as bank:
+    registrar = registrar_of(header.registration, header.region)
+    with ImageBank.load(paths, config.data, progress=progress, registrar=registrar) as bank:
         regions = Regions.of_anomalies(bank, config.simulation.region, header.region, config.data)
         places = torch.arange(count)
         indices = places % len(bank)

@@ -246,7 +246,12 @@ def calibrate(
     if not _knows_its_images(detector.header):
         notes.append(f"{_UNKNOWN}: give it only new ones")
         unsure = f"; {_UNKNOWN}"
-    good, anomalous = _scores(detector, list(samples.values()), batch_size, notes, progress)
+    good, anomalous, lost = _scores(detector, list(samples.values()), batch_size, notes, progress)
+    if lost:
+        unsure += f"; the part was not found on {lost} of them, which count as they lie"
+        notes.append(f"the part was not found on {lost} images, which count as they lie")
+    if 2 * lost > len(samples):
+        raise DataError(f"{dataset.root}: {notes[-1]}: more than half; give images of such parts, or set registration")
     counts = f"{len(good)} good" + (f" and {len(anomalous)} anomalous" if rule.needs_anomalous else "")
     try:
         thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}{unsure}")
@@ -299,14 +304,16 @@ def _scores(
     batch_size: int,
     notes: list[str],
     progress: Callable[[int, int], None],
-) -> tuple[list[float], list[float]]:
-    """Of the good and of the anomalous images; what cannot be read is noted."""
+) -> tuple[list[float], list[float], int]:
+    """Of the good and of the anomalous images, and on how many no part was found; what cannot be read is noted."""
     found: dict[str, list[float]] = {"good": [], "anomalous": []}
     by_path = {sample.path: sample for sample in samples}
     stream = detector.stream(
         list(by_path), batch_size, on_unreadable=lambda source, error: notes.append(f"left out: {error}")
     )
+    lost = 0
     for done, prediction in enumerate(stream, 1):
+        lost += prediction.placement is not None and not prediction.placement.found
         found[by_path[prediction.path or Path()].label].append(prediction.score)
         progress(done, len(by_path))
-    return found["good"], found["anomalous"]
+    return found["good"], found["anomalous"], lost

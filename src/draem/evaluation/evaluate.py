@@ -128,8 +128,9 @@ class Evaluation:
                 looked_at = f", {self._shares(label)['review'].count} to review" if reviews else ""
                 counted = f"{share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})"
                 lines.append(f"{what}: {counted}{looked_at}")
-        if self.line is not None and self.per_shift:
-            lines.append(self.line.in_words(self.per_shift))
+        if self.line is not None:
+            known = self.line.in_words(self.per_shift) if self.per_shift else "unknown: the model has no threshold"
+            lines.append(known if self.per_shift else f"what a shift sees is {known}")
         if self.known:
             lines.append(f"flattered: {self.known} of these images trained the model or chose its thresholds")
         if self.unplaced:
@@ -189,7 +190,7 @@ class Evaluation:
             "images": [vars(image) for image in self.images],
             "unreadable": self.unreadable,
             "known_to_the_model": self.known,
-            "part_not_found": self.unplaced,
+            "unplaced": self.unplaced,
             "anomalous_without_mask": self.without_mask,
             "input_size": None if self.input_size is None else list(self.input_size),
             "mask_rule": f"resized to the {size} size, anomalous where at least half covered",

@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from draem.errors import ConfigError
 from draem.inspection.binomial import limits
 from draem.modelfile import Thresholds, Verdict
+from draem.modelfile.thresholds import percent
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _DRAWS = 1000
+_MOST = 1e6
+"""Parts an hour, and hours of a shift."""
 
 Floats = NDArray[np.float64]
 Choice = tuple[float, float | None]
@@ -162,10 +165,9 @@ class Line:
     """The share of all parts that is anomalous."""
 
     def __post_init__(self) -> None:
-        for name in ("parts_per_hour", "hours"):
-            value = getattr(self, name)
-            if not 0.0 < value < float("inf"):
-                raise ConfigError(f"{name.replace('_', ' ')} is {value:g}; give a number above 0")
+        for name, value in (("parts an hour", self.parts_per_hour), ("hours of a shift", self.hours)):
+            if not 0.0 < value <= _MOST:
+                raise ConfigError(f"{name}: {value:g}; give a number above 0, up to {_MOST:,.0f}")
         if not 0.0 <= self.defect_rate <= 1.0:
             raise ConfigError(f"the defect rate is {self.defect_rate:g}; give a share from 0 to 1, such as 0.01")
 
@@ -201,10 +203,15 @@ class Line:
     def in_words(self, expected: Mapping[str, Mapping[str, float]]) -> str:
         """What `per_shift` gives, in one line."""
         known = [
-            f"{one['parts']:,.0f} {what.replace('_', ' ')} (95%: {one['low']:,.0f} to {one['high']:,.0f})"
+            f"{_count(one['parts'])} {what.replace('_', ' ')} (95%: {_count(one['low'])} to {_count(one['high'])})"
             for what, one in expected.items()
         ]
-        return f"a shift of {self.parts:,.0f} parts, {self.defect_rate:.3g} of them anomalous: {', '.join(known)}"
+        anomalous = percent(self.defect_rate)
+        return f"a shift of {_count(self.parts)} parts, {anomalous} of them anomalous: {', '.join(known)}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def per_thousand(

@@ -72,8 +72,8 @@ def _region(header: Header) -> str:
 
 
 def _registration(registration: Registration) -> str:
-    turned = f", {registration.angle:g}° turned" if registration.angle else ""
-    return f"onto a reference, from up to {registration.shift:.0%} of the image away{turned}"
+    turned = f"turned by up to {registration.angle:g}°" if registration.angle else "not turned"
+    return f"onto a reference; shifted by up to {registration.shift:.3g} of the image, {turned}"
 
 
 def _artefact_rows(artefact: Artefact) -> dict[str, str]:

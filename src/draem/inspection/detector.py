@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.data.registration import Placement, Registrar
+from draem.data.registration import Placement, registrar_of
 from draem.errors import DataError, ImageError, MemoryLimitError, ModelFileError
 from draem.images import fit_image, plan_fit, read_raw
 from draem.inspection.backends import Backend, open_backend
@@ -56,7 +56,7 @@ class Detector:
         self.backend = backend
         self.header = header
         self.inspected = InspectedPixels(header.region, header.config.data)
-        self._registrar = None if header.registration is None else Registrar(header.registration)
+        self._registrar = registrar_of(header.registration, header.region)
         self._doubted = threading.Lock()  # by the first of the images that are loaded at once, for good
         self._lost = threading.Lock()  # likewise
         # An image in tiles keeps the whole backend busy.

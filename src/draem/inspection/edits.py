@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from draem.data.interest import merged, read_interest
-from draem.data.registration import read_registration
+from draem.data.registration import read_registration, registrar_of
 from draem.errors import ConfigError
 from draem.modelfile import Header, Profile, RegionOfInterest, Registration, Thresholds
 from draem.modelfile.edits import change_header, with_scene, with_thresholds
@@ -24,6 +24,7 @@ KEYS = {
 }
 """What can be set, and to what."""
 _ALIASES = {"thresholds.reject": "threshold", "thresholds.review": "review"}
+_REGISTRATION = {"registration", "registration_shift", "registration_angle"}
 _BY_HAND = "set by hand"
 
 
@@ -59,7 +60,10 @@ def set_values(model: Path, assignments: Iterable[str], profile: str | None = No
 
     def change(header: Header) -> Header:
         region = merged(header.region, regions, header.config.data.size) if regions else header.region
-        header = with_scene(header, region, _registration(header, values))
+        registration = _registration(header, values)
+        if (regions or values.keys() & _REGISTRATION) and (registrar := registrar_of(registration, region)) is not None:
+            registrar.check()
+        header = with_scene(header, region, registration)
         if "threshold" in values or "review" in values:
             own = Profile(thresholds=header.thresholds, reference=header.reference)
             former = own if profile is None else header.profiles.get(profile, Profile())
@@ -75,7 +79,9 @@ def _registration(header: Header, values: dict[str, str]) -> Registration | None
     shift = _limit("registration_shift", values, former.shift if former else data.registration_shift, MOST_SHIFT)
     angle = _limit("registration_angle", values, former.angle if former else data.registration_angle, 180.0)
     path = values.get("registration")
-    if path is None and former is None and values.keys() & {"registration_shift", "registration_angle"}:
+    if path is not None and path.lower() == "none" and len(values.keys() & _REGISTRATION) > 1:
+        raise ConfigError("registration=none: its limits say nothing then; leave them out")
+    if path is None and former is None and values.keys() & _REGISTRATION:
         raise ConfigError("registration: there is none whose limits these are; set registration=IMAGE too")
     if path is not None:
         return None if path.lower() == "none" else read_registration(Path(path), data, shift, angle)

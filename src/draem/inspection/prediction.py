@@ -77,6 +77,11 @@ class Prediction:
         return plan_fit(self._size, *self.data.frame(self._size))
 
     @property
+    def inspected_share(self) -> float:
+        """Of the image, from 0 to 1: what lies in the region of interest, and in the frame of a registration."""
+        return 1.0 if self.inspected is None else float(self.inspected[self.fit.window].mean())
+
+    @property
     def p_value(self) -> float | None:
         """How unusual the score is among good parts: `Reference.p_value`; none where nothing is known of them."""
         return None if self.reference is None else self.reference.p_value(self.score)
@@ -160,6 +165,7 @@ class Prediction:
             "threshold": self.threshold,
             "verdict": self.verdict,
             "regions": [region.to_dict() for region in self.regions],
+            "inspected": self.inspected_share,
             "placement": None if self.placement is None else self.placement.to_dict(),
             "milliseconds": round(self.milliseconds, 3),
         }

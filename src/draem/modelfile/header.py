@@ -17,7 +17,7 @@ from draem.modelfile.part import Fraction, Part
 from draem.modelfile.strictjson import parse_json
 from draem.modelfile.thresholds import ContentSum, Profile, Reference, Thresholds
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 OLDEST_VERSION = 1
 
 ArtefactFormat = Literal["onnx", "openvino"]

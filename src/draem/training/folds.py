@@ -16,7 +16,7 @@ from draem.inspection.calibration import ON_AVERAGE, good_threshold
 from draem.inspection.detector import Detector
 from draem.modelfile import Header, Thresholds, read_header
 from draem.modelfile.edits import change_header, with_thresholds
-from draem.training.record import SPLIT
+from draem.training.record import SPLIT, Scene
 from draem.training.run import MODEL, train_run
 
 
@@ -85,9 +85,15 @@ def _scores(header: Header, data: Path, runs: Path, fold: tuple[int, int], categ
         trained = Detector.load(run / MODEL, config.training.accelerator)
         _refuse_other(trained.header, config, fingerprint(dataset.samples), run)
     else:
-        trained = train_run(data, run, config, category=category, resume=run.exists())
-    scene = {"region": header.region, "registration": header.registration}
-    detector = Detector(trained.backend, trained.header.model_copy(update=scene))
+        # From the model, whose files may be gone; what was set of it by hand since its training did not see.
+        given = config.data.region is not None or config.data.ignore is not None
+        scene = Scene(
+            region=header.region if given else None,
+            registration=header.registration if config.data.registration is not None else None,
+        )
+        trained = train_run(data, run, config, category=category, resume=run.exists(), scene=scene)
+    now = {"region": header.region, "registration": header.registration}
+    detector = Detector(trained.backend, trained.header.model_copy(update=now))
     held_out = set(json.loads((run / SPLIT).read_text(encoding="utf-8"))["calibrate"])
     paths = [sample.path for sample in dataset.train_good if sample.name in held_out]
     return [found.score for found in detector.stream(paths, on_unreadable=lambda source, error: None)]

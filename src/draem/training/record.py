@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from draem.config import Config, DataConfig
 from draem.data.interest import interest_of
-from draem.data.registration import registration_of
+from draem.data.registration import Registrar, registrar_of, registration_of
 from draem.data.samples import Dataset, Split, fingerprint, split_good
 from draem.errors import DataError
 from draem.files import atomic_write
@@ -25,6 +25,11 @@ class Scene(Part):
 
     region: RegionOfInterest | None
     registration: Registration | None
+
+    @property
+    def registrar(self) -> Registrar | None:
+        """What finds the part; none where images are taken as they lie."""
+        return registrar_of(self.registration, self.region)
 
 
 def split_of(dataset: Dataset, config: Config, out: Path, resume: bool) -> Split:
@@ -62,12 +67,15 @@ def kept_scene(config: DataConfig, out: Path, resume: bool) -> Scene:
     """Where parts lie and what of them counts; a resumed run keeps what it began with, whatever became of its files.
 
     Raises:
-        ConfigError: a file that the settings name cannot be read.
+        ConfigError: a file that the settings name cannot be read, or the reference does not serve.
         DataError: what the run kept is damaged.
     """
     kept = out / SCENE
     if not (resume and kept.exists()):
-        return Scene(region=interest_of(config), registration=registration_of(config))
+        scene = Scene(region=interest_of(config), registration=registration_of(config))
+        if scene.registrar is not None:
+            scene.registrar.check()
+        return scene
     try:
         return Scene.model_validate_json(kept.read_bytes())
     except ValidationError:

@@ -29,6 +29,7 @@ from draem.config import Config, DataConfig, NetworkConfig
 from draem.data.bank import ImageBank
 from draem.data.formats import resolve_format
 from draem.data.layouts import read_layout
+from draem.data.registration import Registrar
 from draem.data.samples import Dataset, Sample, Split, content_sum, fingerprint
 from draem.errors import ConfigError, DataError, ImageError, MemoryLimitError, TrainingError
 from draem.inspection.calibration import first_thresholds, reference_of
@@ -38,7 +39,6 @@ from draem.inspection.torch_backend import TorchBackend, choose_device
 from draem.modelfile import (
     DataRecord,
     Header,
-    Registration,
     TrainingRecord,
     colour_order,
     package_versions,
@@ -50,14 +50,22 @@ from draem.pixels import unused_range
 from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
-from draem.training.record import kept_scene, split_of, write_record
+from draem.training.record import Scene, kept_scene, split_of, write_record
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
 MODEL = "model.safetensors"
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def train_run(data: Path, out: Path, config: Config, *, category: str | None = None, resume: bool = False) -> Detector:
+def train_run(
+    data: Path,
+    out: Path,
+    config: Config,
+    *,
+    category: str | None = None,
+    resume: bool = False,
+    scene: Scene | None = None,
+) -> Detector:
     """Train on a data set's good images and write the model; returns it as a detector.
 
     Args:
@@ -66,6 +74,7 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         config: all settings, resolved.
         category: which of several categories; `all` trains one model on all of them.
         resume: go on from the folder's checkpoint; without one, start from the beginning.
+        scene: where parts lie and what of them counts, in place of what the settings name.
 
     Raises:
         DraemError: of the kind that fits; see `draem.errors`.
@@ -86,8 +95,8 @@ def train_run(data: Path, out: Path, config: Config, *, category: str | None = N
         if teacher is not None:
             teacher.refuse_other_images(data_config)
             log.message(f"teacher: {teacher.path} ({teacher.header.config.network.widths})")
-        scene = kept_scene(config.data, out, resume)
-        train, select = _load_banks(split, config, scene.registration, out, log)
+        scene = scene or kept_scene(config.data, out, resume)
+        train, select = _load_banks(split, config, scene.registrar, out, log)
         fabric.barrier()
         if fabric.is_global_zero:
             write_record(out, config, split, scene)
@@ -194,13 +203,13 @@ def _launch(config: Config) -> Fabric:
 
 
 def _load_banks(
-    split: Split, config: Config, registration: Registration | None, out: Path, log: RunLog
+    split: Split, config: Config, registrar: Registrar | None, out: Path, log: RunLog
 ) -> tuple[ImageBank, ImageBank | None]:
     """The images to train on and to select with. Those to calibrate with are only looked at: what cannot be read is
     to be named, or to stop the run, now and not at its end."""
 
     def bank(samples: Sequence[Sample]) -> ImageBank:
-        return _bank(samples, config, registration, out, log)
+        return _bank(samples, config, registrar, out, log)
 
     train, select = bank(split.train), _held_out(split.select, bank, log)
     _held_out(split.calibrate, bank, log)
@@ -226,17 +235,21 @@ def _held_out(
         return None
 
 
-def _bank(
-    samples: Sequence[Sample], config: Config, registration: Registration | None, out: Path, log: RunLog
-) -> ImageBank:
+def _bank(samples: Sequence[Sample], config: Config, registrar: Registrar | None, out: Path, log: RunLog) -> ImageBank:
     paths, cache = [sample.path for sample in samples], out / "cache"
     with log.counted("read images") as progress:
-        bank = ImageBank.load(paths, config.data, cache=cache, progress=progress, registration=registration)
+        bank = ImageBank.load(paths, config.data, cache=cache, progress=progress, registrar=registrar)
     for _, reason in bank.skipped:
         log.message(f"left out: {reason}")
+    if 2 * len(bank.unplaced) > len(bank):
+        raise ConfigError(
+            f"data.registration: the part was found on {len(bank) - len(bank.unplaced)} of {len(bank)} images alone, "
+            f"not on {bank.unplaced[0]} for one: give an image of such a part, or wider limits "
+            "(data.registration_shift, data.registration_angle)"
+        )
     if bank.unplaced:
         log.message(
-            f"registration: the part was not found on {len(bank.unplaced)} of {len(paths)} images, which are taken as "
+            f"registration: the part was not found on {len(bank.unplaced)} of {len(bank)} images, which are taken as "
             f"they lie; the first: {bank.unplaced[0]}"
         )
     return bank
