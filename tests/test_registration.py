@@ -300,6 +300,7 @@ def test_metrics_are_of_the_images_own_pixels(model: Path, tmp_path: Path) -> No
     assert found.unplaced == 1
     assert found.to_dict()["unplaced"] == 1
     assert any("not found on 1 images" in line for line in found.in_words())
+    assert any("promises nothing since region or registration" in line for line in found.in_words())
 
 
 # ------------------------------------------------------------------------------------------------------------ training

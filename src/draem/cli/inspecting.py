@@ -222,7 +222,10 @@ def predict(
     for problem in summary.unreadable:
         message(f"left out: {problem}")
     if summary.unplaced:
-        message(f"the part was not found on {summary.unplaced} images: inspected as they lie")
+        message(
+            f"the part was not found on {summary.unplaced} images: inspected as they lie, they may be accepted; "
+            "see placement in results.jsonl"
+        )
     if summary.older_pictures:
         message(
             f"older pictures in {out}: {summary.older_pictures} of earlier runs stay; those of this one are in "

@@ -251,7 +251,9 @@ def calibrate(
         unsure += f"; the part was not found on {lost} of them, which count as they lie"
         notes.append(f"the part was not found on {lost} images, which count as they lie")
     if 2 * lost > len(samples):
-        raise DataError(f"{dataset.root}: {notes[-1]}: more than half; give images of such parts, or set registration")
+        raise DataError(
+            f"{dataset.root}: {notes[-1]}: more than half; give others, or another registration (draem set)"
+        )
     counts = f"{len(good)} good" + (f" and {len(anomalous)} anomalous" if rule.needs_anomalous else "")
     try:
         thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}{unsure}")

@@ -31,6 +31,7 @@ from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.inspection.prediction import Prediction
 from draem.modelfile import RegionOfInterest, Thresholds, Verdict
+from draem.modelfile.edits import OTHER_SCENE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,6 +134,8 @@ class Evaluation:
             lines.append(known if self.per_shift else f"what a shift sees is {known}")
         if self.known:
             lines.append(f"flattered: {self.known} of these images trained the model or chose its thresholds")
+        if self.thresholds is not None and OTHER_SCENE in self.thresholds.chosen_on:
+            lines.append(f"the threshold {OTHER_SCENE}")
         if self.unplaced:
             lines.append(f"the part was not found on {self.unplaced} images, which were inspected as they lie")
         return lines + self.beyond_verdicts()
