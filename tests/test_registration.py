@@ -14,9 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 import draem
-from draem.config import DataConfig
+from draem import preview
+from draem.config import Config, DataConfig
 from draem.data.bank import ImageBank
+from draem.data.layouts import read_layout
 from draem.data.registration import Placement, Registrar, read_registration, registrar_of, registration_of
+from draem.deployment.material import draw_material
 from draem.errors import ConfigError, DataError, ModelFileError
 from draem.evaluation.calibrate import Rule, calibrate
 from draem.evaluation.evaluate import evaluate
@@ -250,7 +253,10 @@ def test_a_defect_is_told_in_the_images_own_pixels(model: Path, place: Placement
     assert found.verdict == "reject"
     (spot,) = found.regions
     assert spot.place == pytest.approx(where(place, 50, 80), abs=4)
-    assert found.to_dict()["placement"]["angle"] == pytest.approx(place.angle, abs=0.4)
+    told = found.to_dict()
+    assert told["placement"]["angle"] == pytest.approx(place.angle, abs=0.4)
+    assert told["inspected"] == pytest.approx((1 - abs(place.right)) * (1 - abs(place.down)), abs=0.1)
+    assert (told["inspected"] == 1.0) == (place == Placement())
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -280,6 +286,17 @@ def test_a_lost_part_is_said_once_and_inspected_as_it_lies(model: Path, caplog: 
     assert {one.verdict for one in found} == {"reject"}
     assert "part not found" in found[0].in_words()
     assert sum("the part was not found" in record.message for record in caplog.records) == 1
+
+
+def test_predict_counts_lost_parts(model: Path, tmp_path: Path, run_cli: Any) -> None:
+    for number, place in enumerate((Placement(), Placement(right=0.4))):
+        write_image(tmp_path / "in" / f"{number}.png", lying(part(), place))
+    done = run_cli("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--json")
+    assert done.code == 0
+    assert "the part was not found on 1 images" in done.err
+    assert json.loads(done.out.splitlines()[-1])["unplaced"] == 1
+    rows = [json.loads(row) for row in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["placement"]["found"] for row in rows] == [True, False]
 
 
 def test_metrics_are_of_the_images_own_pixels(model: Path, tmp_path: Path) -> None:
@@ -341,12 +358,12 @@ def test_no_promise_on_parts_that_were_not_found(model: Path, parts: Path, tmp_p
     for number in range(6):
         write_image(tmp_path / "long" / f"{number}.png", part(seed=number).repeat(2, axis=1))
     before = model.read_bytes()
-    with pytest.raises(DataError, match="the part was not found on 6 images"):
+    with pytest.raises(DataError, match="the part was not found on 6 of them"):
         calibrate(model, tmp_path / "long", Rule(false_reject=0.3, assurance=ON_AVERAGE))
     assert model.read_bytes() == before
     found = calibrate(model, parts, Rule(false_reject=0.3, assurance=ON_AVERAGE))
     assert "the part was not found on 1 of them" in found.thresholds.chosen_on
-    assert any("not found on 1 images" in note for note in found.notes)
+    assert any("not found on 1 of them" in note for note in found.notes)
 
 
 def test_folds_need_the_file_no_more(parts: Path, tmp_path: Path) -> None:
@@ -359,6 +376,34 @@ def test_folds_need_the_file_no_more(parts: Path, tmp_path: Path) -> None:
     fold_thresholds(model, parts, tmp_path / "folds", 2, 0.3)
     fold = read_header(tmp_path / "folds" / "fold-0-of-2" / "model.safetensors")
     assert fold.registration == read_header(model).registration
+
+
+def test_int8_and_the_preview_see_parts_where_they_should_lie(
+    parts: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both load images of their own; what they load is what training would."""
+    chosen: dict[str, Any] = {
+        "data.size": 64,
+        "data.registration": str(reference),
+        "data.registration_shift": 0.15,
+        "data.registration_angle": 15.0,
+    }
+    config = Config.resolve("edge", None, chosen)
+    dataset, wanted = read_layout(parts, "auto", None), registration_of(config.data)
+    loaded: list[Registrar | None] = []
+    load = ImageBank.load
+
+    def noted(*given: Any, **told: Any) -> ImageBank:
+        loaded.append(told.get("registrar"))
+        return load(*given, **told)
+
+    monkeypatch.setattr(ImageBank, "load", noted)
+    preview._bank(dataset, config.data, 4, 0)
+    draw_material(Header(config=config, registration=wanted), dataset, lambda done, total: None)
+    assert len(loaded) == 3
+    image = lying(part(seed=4), PLACES[1])
+    placed = [registrar.place(image) for registrar in loaded if registrar is not None]
+    assert placed == [Registrar(wanted, None).place(image)] * 3 if wanted else False
 
 
 def test_a_run_keeps_its_reference(parts: Path, tmp_path: Path) -> None:
@@ -465,7 +510,9 @@ def _encoded(image: NDArray[np.uint8], suffix: str = ".png") -> str:
 )
 def test_a_damaged_reference_is_one_clear_line(model: Path, spoilt: str) -> None:
     header: Header = read_header(model)
-    edit_header(model, header.model_copy(update={"registration": Registration(reference=spoilt)}))
+    edit_header(
+        model, header.model_copy(update={"registration": Registration(reference=spoilt, shift=0.1, angle=10.0)})
+    )
     with pytest.raises(ModelFileError) as error:
         Detector.load(model)
     assert "\n" not in str(error.value)

@@ -10,6 +10,7 @@ import re
 import shutil
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from draem.data.samples import Sample
 from draem.errors import DataError
 from draem.evaluation.calibrate import Rule, calibrate
 from draem.evaluation.evaluate import Evaluation, evaluate
+from draem.evaluation.report import strips
 from draem.evaluation.report.charts import curve_chart, history_chart, score_chart
 from draem.evaluation.report.page import report
 from draem.evaluation.report.strips import Strips
 from draem.images import write_image
 from draem.inspection.calibration import ON_AVERAGE
-from draem.modelfile import Thresholds
+from draem.modelfile import RegionOfInterest, Thresholds, edit_header, read_header
 from graphs import SIZE, WEIGHT, brightness_header, write_brightness
 
 GOOD, BAD = range(40, 80), range(60, 100)
@@ -202,6 +204,29 @@ def test_the_worst_come_first_and_few_are_kept(data: Path, tmp_path: Path) -> No
     worst = sorted(wrongness, key=lambda name: -wrongness[name])
     assert [wrongness[name] for name in kept] == pytest.approx([wrongness[name] for name in worst[:12]])
     assert all(strip.source.startswith("data:image/jpeg;base64,") for strip in strips.worst_first())
+
+
+def test_no_difference_is_shown_where_nothing_counts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network sees grey there, and reconstructs that."""
+    model = _model(tmp_path)
+    half = RegionOfInterest(inspect=[[(0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)]])
+    edit_header(model, read_header(model).model_copy(update={"region": half}))
+    path = data / "test" / "bright" / "00.png"
+    prediction = draem.load(model).predict(path)
+    prediction = replace(prediction, reconstruction=np.full_like(prediction.reconstruction, 200))
+    shown: list[Any] = []
+
+    def noted(values: Any) -> Any:
+        shown.append(values)
+        return np.zeros((*values.shape, 3), np.uint8)
+
+    monkeypatch.setattr(strips, "heat_map", noted)
+    Strips(None).add(Sample(path, "a", "test", "part", "anomalous", "bright", None), prediction, None)
+    difference = shown[0]
+    assert (difference[:, : SIZE // 2] > 0).all()
+    assert not difference[:, SIZE // 2 :].any()
 
 
 # --------------------------------------------------------------------------------------------------------------- charts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -269,11 +269,14 @@ def fit_image(
     """Bring H×W×C pixels to `size` (height, width); a letterbox is centred, padded with the edge's colours."""
     plan = plan_fit((image.shape[0], image.shape[1]), size, fit)
     scaled = (plan.height, plan.width)
-    # OpenCV scales at most four channels at once.
-    groups = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
-    fitted = [_pad(_resize(group, scaled, interpolation), plan, cv2.BORDER_REPLICATE) for group in groups]
-    # It drops the axis of a single channel.
-    return np.concatenate([part.reshape(*size, -1) for part in fitted], axis=2).astype(image.dtype, copy=False)
+    return by_fours(image, lambda part: _pad(_resize(part, scaled, interpolation), plan, cv2.BORDER_REPLICATE))
+
+
+def by_fours(image: NDArray[Kind], change: Callable[[NDArray[Kind]], NDArray[Any]]) -> NDArray[Kind]:
+    """H×W×C pixels changed by what takes at most four channels at once, and drops the axis of a single one: OpenCV."""
+    changed = [change(image[..., first : first + 4]) for first in range(0, image.shape[2], 4)]
+    size = changed[0].shape[:2]
+    return np.concatenate([part.reshape(*size, -1) for part in changed], axis=2).astype(image.dtype, copy=False)
 
 
 def fit_mask(

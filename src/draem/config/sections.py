@@ -63,6 +63,12 @@ RawValue = Annotated[float, Field(ge=-1e30, le=1e30)]
 """Of a pixel in a file; bounded, so that differences stay within a float's range."""
 
 
+MOST_SHIFT, MOST_ANGLE = 0.5, 180.0
+"""By which a part may lie elsewhere, as a fraction of the image; and in degrees, be turned either way."""
+Shift = Annotated[float, Field(ge=0.0, le=MOST_SHIFT)]
+Angle = Annotated[float, Field(ge=0.0, le=MOST_ANGLE)]
+
+
 class DataConfig(Section):
     """Where images come from, and how they become the network's input."""
 
@@ -89,9 +95,9 @@ class DataConfig(Section):
     registration: Path | None = None
     """An image of a part where it should lie: every image is shifted and turned onto it first (docs/inspect.md); none:
     images are taken as they lie. It goes into the model, where `draem set` changes it."""
-    registration_shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    registration_shift: Shift = 0.1
     """How far a part may lie from there, as a fraction of the image's width and height."""
-    registration_angle: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
+    registration_angle: Angle = 10.0
     """How far it may be turned, in degrees either way; 0 for parts that look alike however they are turned."""
     outside: Literal["auto", "blank", "keep"] = "auto"
     """What the network sees where nothing counts: `blank`, mid-grey, so that nothing there can change an answer; or

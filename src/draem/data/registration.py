@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from draem.config import DataConfig
 from draem.data.interest import draw_region
 from draem.errors import ConfigError, ImageError, ModelFileError
 from draem.imageheaders import read_header
-from draem.images import Fit, decode_raw, read_pixels
+from draem.images import Fit, by_fours, decode_raw, fit_image, read_pixels
 from draem.modelfile import RegionOfInterest, Registration
 from draem.pixels import Pixels
 
@@ -67,14 +67,7 @@ class Placement:
         if not self.found:
             return image
         matrix = self.matrix((image.shape[0], image.shape[1]))
-        flags, (height, width) = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, image.shape[:2]
-        # OpenCV moves at most four channels at once, and drops the axis of a single one.
-        groups = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
-        moved = [
-            cv2.warpAffine(group, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            for group in groups
-        ]
-        return np.concatenate([part.reshape(height, width, -1) for part in moved], axis=2)
+        return by_fours(image, lambda part: _moved(part, matrix))
 
     def onto_image(self, values: NDArray[Kind], fit: Fit) -> NDArray[Kind]:
         """H×W or H×W×C values of a map in the reference's frame, in the image's own; 0 where nothing was looked at."""
@@ -208,7 +201,8 @@ class Registrar:
     def _correlated(self, seen: NDArray[np.float32], angle: float) -> tuple[float, Placement]:
         """The best shift at an angle, to a pixel, and how good it is."""
         height, width = seen.shape
-        turned = _moved(seen, Placement(angle).matrix(seen.shape))
+        turning = Placement(angle).matrix(seen.shape)
+        turned = _moved(seen, turning)
         product = np.fft.rfft2(self._windowed(turned)) * self._spectrum
         correlation = np.fft.irfft2(product / np.maximum(np.abs(product), 1e-6), s=seen.shape)
         correlation = np.where(self._reachable, correlation, -np.inf)
@@ -216,8 +210,7 @@ class Registrar:
         # Shifts up or left stand at the end.
         down, right = int(row) - height * (2 * row > height), int(column) - width * (2 * column > width)
         # The shift of the image turned back; that of the image itself is turned along.
-        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        across, along = cosine * right - sine * down, sine * right + cosine * down
+        across, along = turning[:, :2] @ (right, down)
         return float(correlation[row, column]), Placement(angle, across / width, along / height)
 
     def _refined(self, seen: NDArray[np.float32], start: Placement) -> tuple[float, Placement]:
@@ -241,17 +234,15 @@ class Registrar:
         return correlation, Placement(angle, float(right) / width, float(down) / height)
 
 
-def _moved(image: NDArray[np.float32], matrix: Matrix, border: int = cv2.BORDER_REPLICATE) -> NDArray[np.float32]:
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(image, matrix, image.shape[::-1], flags=flags, borderMode=border), np.float32)
+def _moved(image: NDArray[Any], matrix: Matrix, border: int = cv2.BORDER_REPLICATE) -> NDArray[Any]:
+    """Up to four channels of an image, with at each place what lies where the matrix takes it to."""
+    flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, image.shape[1::-1]
+    return np.asarray(cv2.warpAffine(image, matrix, size, flags=flags, borderMode=border), image.dtype)
 
 
-def _small(image: Pixels, size: tuple[int, ...]) -> NDArray[np.float32]:
+def _small(image: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
     """The mean of an image's channels at a size."""
-    # OpenCV scales at most four channels at once.
-    groups = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
-    small = [cv2.resize(group, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1) for group in groups]
-    return np.asarray(np.concatenate(small, axis=2).mean(axis=2), np.float32)
+    return np.asarray(fit_image(image, size, "resize").mean(axis=2), np.float32)
 
 
 def registrar_of(registration: Registration | None, region: RegionOfInterest | None) -> Registrar | None:

@@ -242,21 +242,20 @@ def calibrate(
     dataset = read_layout(Path(data), layout, category)
     detector = Detector.open(model, execution or Execution())
     samples, notes = unseen(_candidates(dataset, rule), detector.header)
-    unsure = ""
+    unsure = []
     if not _knows_its_images(detector.header):
         notes.append(f"{_UNKNOWN}: give it only new ones")
-        unsure = f"; {_UNKNOWN}"
+        unsure.append(_UNKNOWN)
     good, anomalous, lost = _scores(detector, list(samples.values()), batch_size, notes, progress)
     if lost:
-        unsure += f"; the part was not found on {lost} of them, which count as they lie"
-        notes.append(f"the part was not found on {lost} images, which count as they lie")
+        unsure.append(f"the part was not found on {lost} of them, which count as they lie")
+        notes.append(unsure[-1])
     if 2 * lost > len(samples):
-        raise DataError(
-            f"{dataset.root}: {notes[-1]}: more than half; give others, or another registration (draem set)"
-        )
+        raise DataError(f"{dataset.root}: {notes[-1]}: give others, or another registration (draem set)")
     counts = f"{len(good)} good" + (f" and {len(anomalous)} anomalous" if rule.needs_anomalous else "")
     try:
-        thresholds, found = rule.choose(good, anomalous, f"{counts} images of {dataset.name}{unsure}")
+        chosen_on = "; ".join([f"{counts} images of {dataset.name}", *unsure])
+        thresholds, found = rule.choose(good, anomalous, chosen_on)
     except DataError as error:
         noted = f" ({'; '.join(notes)[:300]})" if notes else ""
         raise DataError(f"{dataset.root}: {error}{noted}") from None
@@ -315,7 +314,7 @@ def _scores(
     )
     lost = 0
     for done, prediction in enumerate(stream, 1):
-        lost += prediction.placement is not None and not prediction.placement.found
+        lost += prediction.lost
         found[by_path[prediction.path or Path()].label].append(prediction.score)
         progress(done, len(by_path))
     return found["good"], found["anomalous"], lost

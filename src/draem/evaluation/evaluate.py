@@ -299,7 +299,7 @@ class _Tally:
             regions = defects_in(sample.truth.read(), prediction.smoothed, prediction.fit, limit, inside)
             self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
         self._known += bool(self._known_sums) and content_sum(sample.path) in self._known_sums
-        self._unplaced += prediction.placement is not None and not prediction.placement.found
+        self._unplaced += prediction.lost
         told = (sample.name, sample.category, sample.label, sample.defect)
         self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from draem.config.sections import MOST_ANGLE, MOST_SHIFT
 from draem.data.interest import merged, read_interest
 from draem.data.registration import read_registration, registrar_of
 from draem.errors import ConfigError
 from draem.modelfile import Header, Profile, RegionOfInterest, Registration, Thresholds
 from draem.modelfile.edits import change_header, with_scene, with_thresholds
-from draem.modelfile.header import MOST_SHIFT
 from draem.settings import nearest, parse_number
 
 KEYS = {
@@ -77,7 +77,7 @@ def _registration(header: Header, values: dict[str, str]) -> Registration | None
     """The registration with what is given of it."""
     former, data = header.registration, header.config.data
     shift = _limit("registration_shift", values, former.shift if former else data.registration_shift, MOST_SHIFT)
-    angle = _limit("registration_angle", values, former.angle if former else data.registration_angle, 180.0)
+    angle = _limit("registration_angle", values, former.angle if former else data.registration_angle, MOST_ANGLE)
     path = values.get("registration")
     if path is not None and path.lower() == "none" and len(values.keys() & _REGISTRATION) > 1:
         raise ConfigError("registration=none: its limits say nothing then; leave them out")

@@ -82,6 +82,11 @@ class Prediction:
         return 1.0 if self.inspected is None else float(self.inspected[self.fit.window].mean())
 
     @property
+    def lost(self) -> bool:
+        """Whether registration did not find the part, so that the image was inspected as it lies."""
+        return self.placement is not None and not self.placement.found
+
+    @property
     def p_value(self) -> float | None:
         """How unusual the score is among good parts: `Reference.p_value`; none where nothing is known of them."""
         return None if self.reference is None else self.reference.p_value(self.score)
@@ -153,7 +158,7 @@ class Prediction:
         parts = [f"score {self.score:.4f}"]
         parts += [] if self.threshold is None else [f"threshold {self.threshold:.4f}"]
         parts += [] if self.p_value is None else [f"p-value {self.p_value:.3g}"]
-        parts += [] if self.placement is None or self.placement.found else ["part not found"]
+        parts += ["part not found"] if self.lost else []
         return f"{name}: {self.verdict or 'no threshold'} ({', '.join(parts)})"
 
     def to_dict(self) -> dict[str, Any]:

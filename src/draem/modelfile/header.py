@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from draem.config import Config, widths_in_words
+from draem.config.sections import Angle, Shift
 from draem.errors import ModelFileError
 from draem.modelfile.part import Fraction, Part
 from draem.modelfile.strictjson import parse_json
@@ -27,7 +28,6 @@ Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 MOST_POLYGONS, MOST_CORNERS = 1000, 20_000
 """Of a region, in all: drawing it stays a matter of moments."""
 MOST_PROFILES = 1000
-MOST_SHIFT = 0.5
 PROFILE_NAME = r"^[A-Za-z0-9_.+-]{1,64}$"
 ProfileName = Annotated[str, Field(pattern=PROFILE_NAME)]
 
@@ -52,9 +52,9 @@ class Registration(Part):
 
     reference: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=65_536)]
     """A grey PNG of at most 128 pixels a side, as base64."""
-    shift: Annotated[float, Field(ge=0.0, le=MOST_SHIFT)] = 0.1
+    shift: Shift
     """How far a part may lie from there, as a fraction of the image's width and height; beyond it is not found."""
-    angle: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
+    angle: Angle
     """How far it may be turned, in degrees either way."""
 
 
