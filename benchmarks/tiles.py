@@ -79,7 +79,7 @@ def measure(model: Path, side: int, repeats: int, threads: int | None) -> dict[s
         start = time.perf_counter()
         detector.predict(image)
         seconds.append(time.perf_counter() - start)
-    tiles = len(Tiling.of((side, side), data.size, data.overlap, detector.header.config.network.stride).corners)
+    tiles = len(Tiling.of((side, side), data.size, data.overlap, detector.header.config.tile_step).corners)
     return {
         "execution": detector.backend.execution,
         "tile": data.size,

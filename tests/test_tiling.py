@@ -148,18 +148,25 @@ def test_work_comes_back_in_order_and_is_fetched_as_it_goes() -> None:
     ("settings", "told"),
     [
         ({"data.size": 100}, "multiples of 32"),
-        ({"data.size": 128, "data.overlap": 48}, "multiples of 32"),
-        ({"data.size": 64}, "overlap is at most 32"),
+        ({"data.size": 128, "data.overlap": 48}, "overlap=48 .*a multiple of 32"),
+        ({"data.size": 64}, "overlap=64 .*at most 32"),
         ({"data.size": 96, "network.fold": 2}, "size=96,96 .*multiples of 64 with network.fold=2"),
-        ({"data.size": 128, "data.overlap": 96, "network.fold": 2}, "overlap=96 .*multiples of 64"),
-        ({"data.size": 256, "network.fold": 4}, "overlap=64 .*multiples of 128 with network.fold=4"),
-        ({"data.size": 128, "data.overlap": 128, "network.fold": 4}, "overlap is at most 0, 128 less"),
+        ({"data.size": 192, "network.fold": 4}, "size=192,192 .*multiples of 128 with network.fold=4"),
+        ({"data.size": 128, "data.overlap": 128, "network.fold": 4}, "overlap=128 .*at most 96"),
     ],
 )
 def test_sizes_that_do_not_go(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         Config.resolve("edge", None, {"data.fit": "tiles", "network.fold": 1} | settings)
     Config.resolve("edge", None, settings)
+
+
+@pytest.mark.parametrize(
+    ("fold", "overlap", "step"), [(1, 64, 32), (2, 64, 64), (2, 96, 32), (4, 64, 64), (4, 128, 128), (4, 0, 128)]
+)
+def test_tiles_lie_at_the_stride_where_the_overlap_does(fold: int, overlap: int, step: int) -> None:
+    settings = {"data.fit": "tiles", "network.fold": fold, "data.overlap": overlap}
+    assert Config.resolve("edge", None, settings).tile_step == step
 
 
 # ----------------------------------------------------------------------------------------------------------- equality

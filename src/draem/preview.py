@@ -170,7 +170,7 @@ def _described(marked: tuple[Sample, ...], config: DataConfig) -> tuple[list[Rea
 def _seen(image: Pixels, mask: NDArray[np.bool_], config: DataConfig) -> list[Defect]:
     """The defects on an image as simulated ones are seen: within one input of the network."""
     found = []
-    for top, left in Tiling.of(mask.shape, config.size, overlap=0, stride=1).corners:
+    for top, left in Tiling.of(mask.shape, config.size, overlap=0, step=1).corners:
         part = slice(top, top + config.size[0]), slice(left, left + config.size[1])
         if mask[part].any():
             for defect in describe(image[part], mask[part]):

@@ -86,7 +86,7 @@ class DataConfig(Section):
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge; `tiles` leaves
     images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
     overlap: Annotated[int, Field(ge=0, le=8192)] = 64
-    """`tiles`: pixels that neighbouring tiles share at least; like their sides a multiple of 32 · `network.fold`."""
+    """`tiles`: pixels that neighbouring tiles share at least, a multiple of 32; their sides: of 32 · `network.fold`."""
     region: Path | None = None
     """Where anomalies count: a mask image (white is inspected), drawn on one of the images, or a .json of polygons;
     none: everywhere. It goes into the model, where `draem set` changes it."""
@@ -172,7 +172,7 @@ class NetworkConfig(Section):
 
     @property
     def stride(self) -> int:
-        """Sides are padded to a multiple of this, and tiles lie at its multiples: five halvings behind the fold."""
+        """Sides are padded to a multiple of this: five halvings behind the fold."""
         return 32 * self.fold
 
     @property

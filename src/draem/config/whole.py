@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import gcd
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,14 @@ class Config(Section):
     training: TrainingConfig
     score: ScoreConfig = ScoreConfig()
 
+    @property
+    def tile_step(self) -> int:
+        """Tiles lie at multiples of this: of the network's stride where the overlap is one of its multiples, too.
+
+        Only then do the network's halvings of a tile meet those of the whole image.
+        """
+        return gcd(self.network.stride, self.data.overlap)
+
     @model_validator(mode="after")
     def _something_to_score(self) -> Self:
         segments = self.score.map == "segmentation"
@@ -42,15 +51,15 @@ class Config(Section):
     def _tiles_in_step(self) -> Self:
         if self.data.fit != "tiles":
             return self
-        step, (height, width), overlap = self.network.stride, self.data.size, self.data.overlap
-        if height % step or width % step or overlap % step:
+        stride, (height, width), overlap = self.network.stride, self.data.size, self.data.overlap
+        if height % stride or width % stride:
             raise ValueError(
-                f"data.fit=tiles: data.size={height},{width} and data.overlap={overlap} are to be multiples of {step}"
+                f"data.fit=tiles: data.size={height},{width} is to be multiples of {stride}"
                 + (f" with network.fold={self.network.fold}" if self.network.fold > 1 else "")
             )
-        if overlap > min(height, width) - step:
+        if overlap % 32 or overlap > min(height, width) - 32:
             raise ValueError(
-                f"data.fit=tiles: data.overlap is at most {min(height, width) - step}, {step} less than data.size"
+                f"data.fit=tiles: data.overlap={overlap} is to be a multiple of 32, at most {min(height, width) - 32}"
             )
         return self
 

@@ -262,12 +262,12 @@ class Detector:
 
     def _tiled(self, images: list[Pixels]) -> _Found:
         """Maps and reconstructions of images at their own size, looked at in tiles."""
-        data, stride = self.header.config.data, self.header.config.network.stride
+        data, step = self.header.config.data, self.header.config.tile_step
         at_once = max(1, _PIXELS_AT_ONCE // (data.size[0] * data.size[1]))
         maps, reconstructions = [], []
         with self._turn() as waited:
             for image in images:
-                tiling = Tiling.of((image.shape[0], image.shape[1]), data.size, data.overlap, stride)
+                tiling = Tiling.of((image.shape[0], image.shape[1]), data.size, data.overlap, step)
                 maps.append(np.empty(image.shape[:2], np.float32))
                 reconstructions.append(np.empty((*image.shape[:2], 3), np.uint8))
                 batches = batched(tiling.cut(self._blanked(image, image)), at_once)

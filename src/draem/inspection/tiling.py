@@ -1,9 +1,9 @@
 """Big images in tiles: where tiles lie, and how their maps become one. NumPy only, for every backend.
 
-Tiles lie at multiples of the network's stride, where it halves tile and whole image alike, and reach beyond the image's
-right and lower border, whose pixels are repeated there. Where two tiles overlap, the middle of the overlap fades from
-one to the other; what is nearer to a tile's border is not taken from that tile, since it knows too little of what is
-around it.
+Tiles lie at multiples of a step (`Config.tile_step`): of the network's stride, where it halves tile and whole image
+alike, if the overlap is such a multiple, too. They reach beyond the image's right and lower border, whose pixels are
+repeated there. Where two tiles overlap, the middle of the overlap fades from one to the other; what is nearer to a
+tile's border is not taken from that tile, since it knows too little of what is around it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Span:
     starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, length: int, side: int, overlap: int, stride: int) -> Span:
-        """As few tiles as cover `length` pixels and share at least `overlap`, evenly spread over multiples of `stride`.
+    def of(cls, length: int, side: int, overlap: int, step: int) -> Span:
+        """As few tiles as cover `length` pixels and share at least `overlap`, evenly spread over multiples of `step`.
 
         Side and overlap are such multiples, too.
         """
-        covered = max(-(-length // stride) * stride, side)
-        steps = -(-(covered - side) // (side - overlap))
-        rest = (covered - side) // stride
-        return cls(length, side, tuple(rest * tile // max(steps, 1) * stride for tile in range(steps + 1)))
+        covered = max(-(-length // step) * step, side)
+        gaps = -(-(covered - side) // (side - overlap))
+        rest = (covered - side) // step
+        return cls(length, side, tuple(rest * tile // max(gaps, 1) * step for tile in range(gaps + 1)))
 
     def weights(self, tile: int) -> NDArray[np.float32]:
         """How much each pixel of a tile counts, `side` values in [0, 1]; over all tiles they add up to 1."""
@@ -83,9 +83,9 @@ class Tiling:
     columns: Span
 
     @classmethod
-    def of(cls, image: tuple[int, int], tile: tuple[int, int], overlap: int, stride: int) -> Tiling:
+    def of(cls, image: tuple[int, int], tile: tuple[int, int], overlap: int, step: int) -> Tiling:
         """Tiles of (height, width) over an image, which share at least `overlap` pixels; see `Span.of`."""
-        return cls(Span.of(image[0], tile[0], overlap, stride), Span.of(image[1], tile[1], overlap, stride))
+        return cls(Span.of(image[0], tile[0], overlap, step), Span.of(image[1], tile[1], overlap, step))
 
     @property
     def corners(self) -> list[tuple[int, int]]:
