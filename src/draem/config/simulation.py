@@ -160,6 +160,8 @@ class SimulationConfig(Section):
     """Share of patches and crops that keep their gradients and take their colours from the surroundings (NSA)."""
     visible: Share = 0.02
     """What sources made from the image itself change by less, of the full range, is not called anomalous."""
+    lighting: Share = 0.0
+    """How much the light on normal images varies: gain and gamma of each are drawn from e^−s to e^s; 0: not at all."""
     rotation: Annotated[RotationConfig, BeforeValidator(_rotation_policy)] = ROTATIONS["none"]
     """How the normal image is turned: none, slight, full, or degrees/probability/corners."""
 

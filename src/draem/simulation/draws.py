@@ -39,6 +39,7 @@ class Stream(IntEnum):
     REGION = 16
     TILE = 17
     SOFTNESS = 18
+    LIGHTING = 19
 
 
 def _signed(value: int, bits: int) -> int:
