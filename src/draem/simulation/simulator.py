@@ -43,7 +43,7 @@ _FIRST_STRUCTURAL = _PATCH
 class Simulated:
     """One batch: images B×C×H×W float32 in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
 
-    normal: the images, lit and turned as the configuration says: the reconstruction's target. It may share their memory.
+    normal: the images, lit and turned as configured: the reconstruction's target. It may share their memory.
     anomalous: the same with simulated anomalies; equal to `normal` where the sample is clean.
     source: the augmented anomaly source textures; zero where the sample is clean.
     """
