@@ -23,7 +23,7 @@ from typing import Any
 from record import commit, machine, versions
 
 from draem import verbs
-from draem.config import Config
+from draem.config import Config, parse_config
 from draem.data.layouts import read_layout
 from draem.data.samples import fingerprint
 from draem.errors import ConfigError, DataError, DraemError
@@ -133,7 +133,7 @@ class Run:
     def begun(self) -> Config | None:
         """The settings that the run in the folder began with; none: there is no run."""
         stored = self.folder / "config.yaml"
-        return Config.resolve("", stored) if stored.exists() else None
+        return parse_config(read_yaml(stored), str(stored)) if stored.exists() else None
 
     def refuse_changed(self) -> None:
         """Compare the recipe with what the run in the folder began with.

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 from draem.config import Config
 from draem.network.draem import Draem
-from draem.network.losses import draem_losses
 from draem.settings import parse_setting
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
 from draem.training.memory import keep_freed_memory
+from draem.training.objective import recipe_losses
 from draem.training.optimizer import make_optimizer
 
 CHANNELS = 3
@@ -111,11 +111,10 @@ class Step:
             sample = self.simulator(self.images, self._keys())
         with self._part("forward"), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             image = sample.anomalous.contiguous(memory_format=torch.channels_last)
-            reconstruction, logits = self.network(image)
+            reconstruction, logits = (tensor.float() for tensor in self.network(image))
         outputs = [tensor.detach().requires_grad_() for tensor in (reconstruction, logits)]
         with self._part("losses"):
-            weights = recipe.ssim_weight, recipe.focal_gamma
-            total = draem_losses(outputs[0], outputs[1], sample.normal, sample.mask, *weights).total
+            total = recipe_losses(self.config, *outputs, sample, None).total
         with self._part("losses' gradient"):
             total.backward()  # type: ignore[no-untyped-call]
         with self._part("backward"):

@@ -204,7 +204,7 @@ def test_a_run_that_another_process_is_at_is_passed_over(tmp_path: Path, capsys:
     ("preset", "settings", "says"),
     [
         ("edge", {**SETTINGS, "training.images": 244}, "training.images is 244, the run in .* has 120"),
-        ("edge", {k: v for k, v in SETTINGS.items() if k != "score.filter_size"}, "score.filter_size is 11"),
+        ("edge", {k: v for k, v in SETTINGS.items() if k != "score.filter_size"}, "score.filter_size is 7"),
         ("fast", SETTINGS, "training.learning_rate is 0.001, the run in .* has 0.002"),
     ],
 )

@@ -119,9 +119,9 @@ def test_the_interval_holds_what_other_draws_give(rule: Callable[[Floats, Floats
 
 def test_shares_by_counting() -> None:
     thresholds = Thresholds(reject=0.5, review=0.3, chosen_on="a test's")
-    found = shares([0.1, 0.3, 0.31, 0.5, 0.51], thresholds)
+    found = shares([thresholds.verdict(score) for score in (0.1, 0.3, 0.31, 0.5, 0.51)])
     assert found == {"accept": Share(2, 5), "review": Share(2, 5), "reject": Share(1, 5)}
-    assert shares([], thresholds) == {}
+    assert shares([]) == {}
     low, high = found["reject"].limits
     assert low < 0.2 < high
     assert found["reject"].to_dict() == {"count": 1, "of": 5, "share": 0.2, "low": low, "high": high}
@@ -138,8 +138,8 @@ def test_a_thousand_parts() -> None:
 def test_a_shift() -> None:
     """8,000 parts, of which 2 % are anomalous: 7,840 and 160."""
     thresholds = Thresholds(reject=0.5, review=0.3, chosen_on="a test's")
-    good = shares([0.1] * 7 + [0.4, 0.4, 0.6], thresholds)
-    anomalous = shares([0.1, 0.4, 0.6, 0.6], thresholds)
+    good = shares([thresholds.verdict(score) for score in [0.1] * 7 + [0.4, 0.4, 0.6]])
+    anomalous = shares([thresholds.verdict(score) for score in (0.1, 0.4, 0.6, 0.6)])
     line = Line(1000, defect_rate=0.02)
     found = line.per_shift(good, anomalous)
     expected = {"false_rejects": 784.0, "escapes": 40.0, "reviews": 1568.0 + 40.0}

@@ -288,6 +288,32 @@ def test_a_lost_part_is_said_once_and_inspected_as_it_lies(model: Path, caplog: 
     assert sum("the part was not found" in record.message for record in caplog.records) == 1
 
 
+def test_a_lost_part_is_not_accepted(model: Path, tmp_path: Path) -> None:
+    """Below the threshold it goes to a person: when inspected, in every count of an evaluation, and in a report."""
+    for name, place in (("near", Placement()), ("far", Placement(right=0.4))):
+        write_image(tmp_path / "set" / "test" / "good" / f"{name}.png", lying(part(), place))
+    write_image(tmp_path / "set" / "train" / "good" / "0.png", part(seed=20))
+    images = [tmp_path / "set" / "test" / "good" / f"{name}.png" for name in ("near", "far")]
+    header = read_header(model)
+    for reject, review, expected in (
+        (0.99, None, ["accept", "review"]),
+        (0.99, 0.98, ["accept", "review"]),
+        (0.99, -1.0, ["review", "review"]),
+        (-1.0, None, ["reject", "reject"]),
+    ):
+        thresholds = Thresholds(reject=reject, review=review, chosen_on="a test's")
+        edit_header(model, header.model_copy(update={"thresholds": thresholds}))
+        detector = Detector.load(model)
+        assert [one.verdict for one in detector.predict(images)] == expected
+        found = evaluate(detector, tmp_path / "set")
+        counted = {verdict: share.count for verdict, share in found.shares("good").items()}
+        assert counted == {name: expected.count(name) for name in ("accept", "review", "reject")}
+        assert any(f"{expected.count('review')} to review" in line for line in found.in_words())
+    page = tmp_path / "report.html"
+    draem.report(model, tmp_path / "set", page)
+    assert '"lost": {"good": [true, false]' in page.read_text(encoding="utf-8").replace("&#34;", '"')
+
+
 def test_predict_counts_lost_parts(model: Path, tmp_path: Path, run_cli: Any) -> None:
     for number, place in enumerate((Placement(), Placement(right=0.4))):
         write_image(tmp_path / "in" / f"{number}.png", lying(part(), place))
@@ -316,7 +342,7 @@ def test_metrics_are_of_the_images_own_pixels(model: Path, tmp_path: Path) -> No
     assert all(defect.found for defect in found.defects)
     assert found.unplaced == 1
     assert found.to_dict()["unplaced"] == 1
-    assert any("not found on 1 images" in line for line in found.in_words())
+    assert any("not found on 1 images" in line and "test/good/far.png" in line for line in found.in_words())
     assert any("promises nothing since region or registration" in line for line in found.in_words())
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from draem import verbs
-from draem.config import MaskWeights
+from draem.config import Config, MaskWeights
 from draem.errors import ConfigError, DataError, ModelFileError
 from draem.evaluation.metrics import MetricsAccumulator
 from draem.images import write_image
@@ -344,6 +345,18 @@ def test_how_a_run_reports_may_change(parts: Path, broken: Path, unbroken: Path,
     ours, theirs = load_file(out / "model.safetensors"), load_file(unbroken / "model.safetensors")
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert "checkpoint_every: 7.5" in (out / "config.yaml").read_text()
+
+
+def test_a_setting_that_came_later_is_off_in_a_run_of_before(tmp_path: Path) -> None:
+    """Whatever its preset has by now: a resumed run is the one that began."""
+    before = Config.resolve("edge", None, {"training.seed": 3})
+    assert before.simulation.lighting > 0
+    stored = yaml.safe_load(before.to_yaml())
+    del stored["simulation"]["lighting"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    resumed = verbs.resolve_config(tmp_path, "", None, {}, resume=True)
+    assert before.differences(resumed) == ["simulation.lighting"]
+    assert resumed.simulation.lighting == 0.0
 
 
 def test_another_network_is_refused(parts: Path, broken: Path, tmp_path: Path) -> None:

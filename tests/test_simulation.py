@@ -84,27 +84,6 @@ def test_rotation_is_drawn_for_its_share() -> None:
     torch.testing.assert_close(batch.normal[turned], expected)
 
 
-def test_light_is_a_gain_and_a_gamma_of_each_image() -> None:
-    images, count = images_of(60), 60
-    batch = simulate(count, lighting=0.3, clean_share=0.5)
-    clipped = batch.normal.numpy() == 1.0
-    assert 0.0 < clipped.mean() < 0.2
-    # ln v' = ln g + γ ln v: a line through each image's values, found by least squares.
-    found = []
-    for before, after, beyond in zip(images.numpy(), batch.normal.numpy(), clipped, strict=True):
-        kept = ~beyond & (before > 0.01)
-        gamma, log_gain = np.polyfit(np.log(before[kept]), np.log(after[kept]), 1)
-        found.append((log_gain, np.log(gamma)))
-        np.testing.assert_allclose(after[kept], np.exp(log_gain) * before[kept] ** gamma, rtol=1e-4)
-    assert np.abs(found).max() <= 0.3 + 1e-4
-    np.testing.assert_allclose(np.std(found, axis=0), 0.3 / np.sqrt(3), atol=0.04)  # of a uniform law
-    assert abs(np.corrcoef(np.transpose(found))[0, 1]) < 0.4
-    # Anomalies are simulated on what is lit, in the places where they are without.
-    clean = batch.mask.amax((1, 2, 3)) == 0
-    assert torch.equal(batch.anomalous[clean], batch.normal[clean])
-    assert torch.equal(batch.mask, simulate(count, clean_share=0.5).mask)
-
-
 @pytest.mark.parametrize(("corners", "black"), [("black", True), ("reflect", False)])
 def test_rotation_corners(corners: str, black: bool) -> None:
     rotation = RotationConfig(degrees=45.0, probability=1.0, corners=corners)  # type: ignore[arg-type]
@@ -160,14 +139,14 @@ def test_modes_do_not_matter_and_images_stay() -> None:
 def test_nothing_reads_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     # The meta device has no data to read: whatever would wait for a GPU's answer raises there.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    simulator = Simulator(SimulationConfig(rotation=ROTATIONS["full"], lighting=0.2), (48, 48), "meta")
+    simulator = Simulator(SimulationConfig(rotation=ROTATIONS["full"]), (48, 48), "meta")
     batch = simulator(torch.empty(64, 3, 48, 48, device="meta"), keys_of(64))
     assert batch.anomalous.shape == (64, 3, 48, 48)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_makes_what_the_cpu_makes_without_waiting() -> None:
-    config = SimulationConfig(clean_share=0.2, rotation=ROTATIONS["full"], lighting=0.2)
+    config = SimulationConfig(clean_share=0.2, rotation=ROTATIONS["full"])
     expected = Simulator(config, (64, 64), "cpu")(images_of(64, (64, 64)), keys_of(64))
     simulator, images = Simulator(config, (64, 64), "cuda"), images_of(64, (64, 64)).cuda()
     simulator(images, keys_of(64))  # start-up may wait

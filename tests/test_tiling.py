@@ -247,19 +247,21 @@ def test_everything_is_in_the_images_pixels() -> None:
     assert sum(region.area for region in result.regions) == result.anomaly_mask.sum()
 
 
-def test_map_and_reconstruction_by_the_slow_way() -> None:
+@pytest.mark.parametrize(("side", "overlap", "fold", "step"), [(96, 32, 1, 32), (128, 64, 4, 64)])
+def test_map_and_reconstruction_by_the_slow_way(side: int, overlap: int, fold: int, step: int) -> None:
     """Every tile on its own, weighted by outer products and added up over the whole image."""
-    detector, image = tiled_detector(96, 32), noise(150, 200)
-    tiling = Tiling.of((150, 200), (96, 96), 32, 32)
-    total = np.zeros((4, 32 * 5, 32 * 7))
+    detector, image = tiled_detector(side, overlap, fold=fold), noise(150, 200)
+    tiling = Tiling.of((150, 200), (side, side), overlap, step)
+    total = np.zeros((4, 256, 256))
+    beyond = np.pad(image, ((0, 106), (0, 56), (0, 0)), "edge")
     for (row, top), (column, left) in itertools.product(
         enumerate(tiling.rows.starts), enumerate(tiling.columns.starts)
     ):
-        padded = np.pad(image, ((0, 10), (0, 24), (0, 0)), "edge")[top : top + 96, left : left + 96]
-        batch = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        tile = beyond[top : top + side, left : left + side]
+        batch = np.ascontiguousarray(tile.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
         found, reconstruction = detector.backend.run(batch)
         weight = np.outer(tiling.rows.weights(row), tiling.columns.weights(column))
-        total[:, top : top + 96, left : left + 96] += np.concatenate((found, reconstruction[0])) * weight
+        total[:, top : top + side, left : left + side] += np.concatenate((found, reconstruction[0])) * weight
     result = detector.predict(image)
     np.testing.assert_allclose(result.input_map, total[0, :150, :200], atol=1e-5)
     shown = np.clip(total[1:, :150, :200], 0, 1).transpose(1, 2, 0) * 255

@@ -212,7 +212,11 @@ def test_no_image_has_two_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(trainer, "load_batch", recording("train"))
     monkeypatch.setattr(validation, "load_batch", recording("select"))
     monkeypatch.setattr(Detector, "stream", recording_stream)
-    train(tmp_path / "data", tmp_path / "run", settings={"training.images": 40, "training.seed": 3})
+    train(
+        tmp_path / "data",
+        tmp_path / "run",
+        settings={"training.images": 40, "training.seed": 3, "simulation.lighting": 0.0},
+    )
     names = json.loads((tmp_path / "run" / "split.json").read_text())
     for job, levels in seen.items():
         assert levels == {int(Path(name).stem) for name in names[job]}, job

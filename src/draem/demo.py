@@ -12,12 +12,7 @@ from draem.data.demo import SURFACES, render_demo
 from draem.evaluation.evaluate import Evaluation, evaluate
 from draem.evaluation.metrics import Metrics, mean_metrics
 
-SETTINGS: dict[str, Any] = {
-    # Half the size, a quarter of the time: enough for the demo's defects.
-    "data.size": 128,
-    "training.validations": 2,
-    "score.filter_size": 5,
-}
+SETTINGS: dict[str, Any] = {"training.validations": 2}
 IMAGES = {"woven": 1600, "brushed_metal": 2400, "printed": 3600}
 """Budget in images for each surface: print needs most, since what is normal there is not one texture."""
 

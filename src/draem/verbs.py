@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from draem.config import Config, DataConfig
+from draem.config import Config, DataConfig, parse_config
 from draem.data.layouts import ALL, read_layout
 from draem.errors import ConfigError, MissingExtraError
 from draem.files import atomic_write
@@ -224,7 +224,7 @@ def resolve_config(
     named = settings.get("preset") or preset or (read_yaml(file).get("preset", "") if file else "")
     if not (resume and stored.exists()):
         return Config.resolve(named or otherwise or default_preset(), file, settings)
-    before = Config.resolve("", stored)
+    before = parse_config(read_yaml(stored), str(stored))  # what a preset has meanwhile is not the run's
     if named and named != before.preset:
         raise ConfigError(f"preset {named}: the run in {out} has preset {before.preset}; leave it away to resume")
     wanted = before.override(file, settings)

@@ -223,7 +223,7 @@ def predict(
         message(f"left out: {problem}")
     if summary.unplaced:
         message(
-            f"the part was not found on {summary.unplaced} images: inspected as they lie, they may be accepted; "
+            f"the part was not found on {summary.unplaced} images: inspected as they lie, none is accepted; "
             "see placement in results.jsonl"
         )
     if summary.older_pictures:

@@ -92,7 +92,7 @@ def _simulate(
         places = torch.arange(count)
         indices = places % len(bank)
         keys = sample_keys(config.training.seed, step, places)
-        images = load_batch(bank, indices, keys, cpu)
+        images = load_batch(bank, indices, keys, cpu, config.simulation.lighting)
         if config.data.blanks:
             inspected = load_regions(Regions.inspected(bank, header.region, config.data), indices, keys, cpu)
             images = blanked(images, inspected, config.data.pixel_format)

@@ -140,12 +140,12 @@ class Calibration:
     @property
     def good_shares(self) -> dict[Verdict, Share]:
         """How many of the good images each verdict gets."""
-        return shares(self.good, self.thresholds)
+        return shares([self.thresholds.verdict(score) for score in self.good])
 
     @property
     def anomalous_shares(self) -> dict[Verdict, Share]:
         """How many of the anomalous images each verdict gets; empty without any."""
-        return shares(self.anomalous, self.thresholds)
+        return shares([self.thresholds.verdict(score) for score in self.anomalous])
 
     def per_thousand(self) -> dict[str, float | None] | None:
         """Escapes, false rejects and reviews of a thousand parts on the line; none without a defect rate."""

@@ -51,6 +51,8 @@ class ImageResult:
     score: float
     verdict: Verdict | None
     p_value: float | None
+    lost: bool = False
+    """Registration did not find the part: inspected as it lies, and not accepted."""
     aupimo: float | None = None
     """Of an anomalous image with a mask: its own; see `draem.evaluation.pimo`."""
 
@@ -82,8 +84,6 @@ class Evaluation:
     region: RegionOfInterest | None = None
     known: int = 0
     """Images that the model was trained or selected on, or that chose its thresholds: figures on them are flattered."""
-    unplaced: int = 0
-    """Images on which registration did not find the part: inspected as they lie."""
     curves: dict[str, Curve] = field(default_factory=dict, repr=False)
     """See `draem.evaluation.curves`."""
     line: Line | None = None
@@ -99,34 +99,44 @@ class Evaluation:
         return intervals(self.category_replicates[category], self.by_category[category])
 
     @property
+    def unplaced(self) -> int:
+        """Images on which registration did not find the part: inspected as they lie, and not accepted."""
+        return sum(one.lost for one in self.images)
+
+    @property
+    def reviews(self) -> bool:
+        """Whether there is anything for a person to look at: a review zone, or parts that were not found."""
+        return self.thresholds is not None and (self.thresholds.review is not None or self.unplaced > 0)
+
+    @property
     def false_rejects(self) -> Share | None:
         """Good images that were rejected; none without a threshold or without good images."""
-        return self._shares("good").get("reject")
+        return self.shares("good").get("reject")
 
     @property
     def escapes(self) -> Share | None:
         """Anomalous images that were accepted; none without a threshold or without such images."""
-        return self._shares("anomalous").get("accept")
+        return self.shares("anomalous").get("accept")
 
     @property
     def per_shift(self) -> dict[str, dict[str, float]]:
         """See `Line.per_shift`; empty where no line or no threshold is known; reviews where there are any."""
         if self.line is None or self.thresholds is None:
             return {}
-        found = self.line.per_shift(self._shares("good"), self._shares("anomalous"))
-        return {what: one for what, one in found.items() if what != "reviews" or self.thresholds.review is not None}
+        found = self.line.per_shift(self.shares("good"), self.shares("anomalous"))
+        return {what: one for what, one in found.items() if what != "reviews" or self.reviews}
 
     def in_words(self) -> list[str]:
         """What the verdicts were, and from which size on defects are found, each where it is known."""
         lines = []
-        reviews = self.thresholds is not None and self.thresholds.review is not None
+        reviews = self.reviews
         for what, share, label in (
             ("good images rejected", self.false_rejects, "good"),
             ("anomalous ones accepted", self.escapes, "anomalous"),
         ):
             if share is not None:
                 low, high = share.limits
-                looked_at = f", {self._shares(label)['review'].count} to review" if reviews else ""
+                looked_at = f", {self.shares(label)['review'].count} to review" if reviews else ""
                 counted = f"{share.count} of {share.of}, {share.value:.1%} (95%: {low:.1%} to {high:.1%})"
                 lines.append(f"{what}: {counted}{looked_at}")
         if self.line is not None:
@@ -137,7 +147,10 @@ class Evaluation:
         if self.thresholds is not None and OTHER_SCENE in self.thresholds.chosen_on:
             lines.append(f"the threshold {OTHER_SCENE}")
         if self.unplaced:
-            lines.append(f"the part was not found on {self.unplaced} images, which were inspected as they lie")
+            first = next(one.name for one in self.images if one.lost)
+            lines.append(
+                f"the part was not found on {self.unplaced} images, which are not accepted; the first: {first}"
+            )
         return lines + self.beyond_verdicts()
 
     def beyond_verdicts(self) -> list[str]:
@@ -156,8 +169,9 @@ class Evaluation:
         """Of the `good` images, and of the `anomalous` ones, in their order."""
         return {label: [one.score for one in self.images if one.label == label] for label in ("good", "anomalous")}
 
-    def _shares(self, label: str) -> dict[Verdict, Share]:
-        return {} if self.thresholds is None else shares(self.scores()[label], self.thresholds)
+    def shares(self, label: str) -> dict[Verdict, Share]:
+        """How many of the `good` or `anomalous` images got each verdict; empty without a threshold, or images."""
+        return shares([one.verdict for one in self.images if one.label == label and one.verdict is not None])
 
     def count(self, category: str | None = None, defect: str | None = None) -> int:
         """Images of a category and a defect type; none stands for all."""
@@ -184,7 +198,7 @@ class Evaluation:
             "aupimo": self.aupimo,
             "thresholds": None if self.thresholds is None else self.thresholds.model_dump(mode="json"),
             "verdicts": {
-                label: {verdict: share.to_dict() for verdict, share in self._shares(label).items()}
+                label: {verdict: share.to_dict() for verdict, share in self.shares(label).items()}
                 for label in self.scores()
             },
             "line": None if self.line is None else vars(self.line),
@@ -288,7 +302,7 @@ class _Tally:
             *(header.data.used if header.data is not None else ()),
             *(header.thresholds.images if header.thresholds is not None else ()),
         }
-        self._known = self._unplaced = 0
+        self._known = 0
 
     def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None) -> None:
         pixels = count_prediction(self._metrics, sample, prediction, mask)
@@ -299,9 +313,9 @@ class _Tally:
             regions = defects_in(sample.truth.read(), prediction.smoothed, prediction.fit, limit, inside)
             self._defects += [Defect(sample.name, sample.category, sample.defect, *region) for region in regions]
         self._known += bool(self._known_sums) and content_sum(sample.path) in self._known_sums
-        self._unplaced += prediction.lost
-        told = (sample.name, sample.category, sample.label, sample.defect)
-        self.images.append(ImageResult(*told, prediction.score, prediction.verdict, prediction.p_value))
+        what = (sample.name, sample.category, sample.label, sample.defect)
+        said = (prediction.score, prediction.verdict, prediction.p_value, prediction.lost)
+        self.images.append(ImageResult(*what, *said))
 
     def evaluation(self, unreadable: list[str], picture: NDArray[np.uint8] | None) -> Evaluation:
         config, by_category = self._detector.header.config.data, self._metrics.by_category()
@@ -324,7 +338,6 @@ class _Tally:
             curves=curves_of(self._bootstrap),
             region=self._detector.header.region,
             known=self._known,
-            unplaced=self._unplaced,
         )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from draem.errors import ConfigError
 from draem.inspection.binomial import limits
-from draem.modelfile import Thresholds, Verdict
+from draem.modelfile import Verdict
 from draem.modelfile.thresholds import percent
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -144,9 +144,8 @@ class Share:
         return {"count": self.count, "of": self.of, "share": self.value, "low": low, "high": high}
 
 
-def shares(scores: Sequence[float], thresholds: Thresholds) -> dict[Verdict, Share]:
-    """How many of some images each verdict gets; empty without images."""
-    found = [thresholds.verdict(score) for score in scores]
+def shares(found: Sequence[Verdict]) -> dict[Verdict, Share]:
+    """How many of some images got each verdict; empty without images."""
     return {verdict: Share(found.count(verdict), len(found)) for verdict in VERDICTS} if found else {}
 
 

@@ -206,7 +206,7 @@ class Detector:
                 image=view(image),
                 path=path,
                 score=value,
-                verdict=verdict(value, thresholds),
+                verdict=verdict(value, thresholds, lost=placement is not None and not placement.found),
                 thresholds=thresholds,
                 reference=self.header.reference,
                 input_map=values,

@@ -83,7 +83,7 @@ class Prediction:
 
     @property
     def lost(self) -> bool:
-        """Whether registration did not find the part, so that the image was inspected as it lies."""
+        """Whether registration did not find the part: the image was inspected as it lies, and is not accepted."""
         return self.placement is not None and not self.placement.found
 
     @property

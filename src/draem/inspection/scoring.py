@@ -59,9 +59,12 @@ def image_score(anomaly_map: NDArray[np.float32], filter_size: int) -> float:
     return float(smooth(anomaly_map, filter_size).max())
 
 
-def verdict(score: float, thresholds: Thresholds | None) -> Verdict | None:
-    """What a score means; none where there is no threshold."""
-    return None if thresholds is None else thresholds.verdict(score)
+def verdict(score: float, thresholds: Thresholds | None, lost: bool = False) -> Verdict | None:
+    """What a score means, none where there is no threshold; what would be accepted of a lost part goes to a person."""
+    if thresholds is None:
+        return None
+    found = thresholds.verdict(score)
+    return "review" if lost and found == "accept" else found
 
 
 def exceeds(smoothed: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:

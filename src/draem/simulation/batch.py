@@ -14,17 +14,22 @@ from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.pixels import PixelFormat
 from draem.simulation.draws import Stream, to_device, uniform
+from draem.simulation.lighting import relight
 
 
-def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device) -> Tensor:
-    """Images of the bank, or tiles of them, on the device: B×C×H×W float32 in [0,1]."""
+def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device, lighting: float = 0.0) -> Tensor:
+    """Images of the bank, or tiles of them, on the device, under light that varies: B×C×H×W float32 in [0,1].
+
+    Before anything is blanked or simulated: neither mid-grey nor an anomaly is to tell of the light.
+    """
     pixels = torch.from_numpy(bank.views(indices.numpy(), _places(keys)))
     highest = 255.0
     if pixels.dtype == torch.uint16:  # which not every device knows
         pixels, highest = pixels.float(), 65535.0
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that the copy does not wait for the device
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
+    images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
+    return relight(images, keys, lighting) if lighting else images
 
 
 def blanked(images: Tensor, inspected: Tensor | None, pixels: PixelFormat) -> Tensor:

@@ -22,7 +22,6 @@ from draem.simulation.augment import augment
 from draem.simulation.blending import gradient_blend
 from draem.simulation.crops import Crops
 from draem.simulation.draws import Stream, choose, to_device, uniform
-from draem.simulation.lighting import relight
 from draem.simulation.masks import MASKS
 from draem.simulation.outlines import dilated, window_sums
 from draem.simulation.rotation import rotate
@@ -43,7 +42,7 @@ _FIRST_STRUCTURAL = _PATCH
 class Simulated:
     """One batch: images B×C×H×W float32 in [0, 1], the mask B×1×H×W float32, 1 where anomalous, else 0.
 
-    normal: the images, lit and turned as configured: the reconstruction's target. It may share their memory.
+    normal: the images, turned where the configuration says so: the reconstruction's target. It may share their memory.
     anomalous: the same with simulated anomalies; equal to `normal` where the sample is clean.
     source: the augmented anomaly source textures; zero where the sample is clean.
     """
@@ -86,10 +85,7 @@ class Simulator:
         # Under mixed precision, autocast would turn the noise's matrix products into bfloat16.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             draws = uniform(keys, Stream.SAMPLE, (4,))
-            images = images.to(torch.float32)
-            if self.config.lighting:
-                images = relight(images, keys, self.config.lighting)
-            normal, region = self._rotated(images, region, draws)
+            normal, region = self._rotated(images.to(torch.float32), region, draws)
             # Written into place: a batch's parts, concatenated, would cost a second set of large buffers.
             whole = normal.clone(), torch.zeros_like(normal[:, :1]), torch.zeros_like(normal)
             members = (draws[:, 0] >= self.config.clean_share).nonzero()[:, 0]

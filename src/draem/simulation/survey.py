@@ -39,7 +39,7 @@ class Stage:
         """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
         places = samples % len(self.bank)
         keys = sample_keys(self.seed, 0, samples)
-        images = load_batch(self.bank, places, keys, simulator.device)
+        images = load_batch(self.bank, places, keys, simulator.device, simulator.config.lighting)
         return simulator(images, keys, load_regions(self.regions, places, keys, simulator.device))
 
     def as_files(self, images: Tensor) -> Pixels:

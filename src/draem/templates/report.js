@@ -13,14 +13,16 @@
   const toSlider = (value) => Math.round(Math.min(Math.max((value - low) / (high - low), 0), 1) * steps);
   const across = (value) => left + (right - left) * Math.min(Math.max((value - low) / (high - low), 0), 1);
   const lowest = () => cuts.review ?? cuts.reject;
-  const verdict = (score) =>
-    cuts.reject === null ? "–" : score > cuts.reject ? "reject" : score > lowest() ? "review" : "accept";
+  // A part that registration did not find is not accepted, whatever its score.
+  const verdict = (score, lost) =>
+    cuts.reject === null ? "–" : score > cuts.reject ? "reject" : lost || score > lowest() ? "review" : "accept";
   const exact = (value, own) => value === own ? String(value) : value.toPrecision(6);
   const cards = Array.from(byId("images").children);
   const place = new Map(cards.map((card, number) => [card, number]));
-  const judged = cards.map((card) => (
-    { card, score: Number(card.dataset.score), good: card.dataset.label === "good", badge: card.querySelector(".verdict") }
-  ));
+  const judged = cards.map((card) => ({
+    card, score: Number(card.dataset.score), lost: card.dataset.lost === "true", good: card.dataset.label === "good",
+    badge: card.querySelector(".verdict"),
+  }));
 
   const share = (count, of) => of ? `${count} (${(100 * count / of).toFixed(1)} %)` : "–";
   const rates = {};
@@ -28,7 +30,7 @@
   const showTable = () => {
     for (const label of ["good", "anomalous"]) {
       const counts = { accept: 0, review: 0, reject: 0 };
-      for (const score of facts[label]) counts[verdict(score)] += 1;
+      facts[label].forEach((score, index) => { counts[verdict(score, facts.lost[label][index])] += 1; });
       const of = facts[label].length;
       rates[label] = of ? { accept: counts.accept / of, review: counts.review / of, reject: counts.reject / of } : null;
       for (const [name, count] of Object.entries(counts)) byId(`${label}-${name}`).textContent = share(count, of);
@@ -50,7 +52,7 @@
 
   const showCards = () => {
     for (const one of judged) {
-      const found = verdict(one.score);
+      const found = verdict(one.score, one.lost);
       if (found === one.verdict) continue;  // a page of hundreds of images is slow to lay out anew
       one.verdict = found;
       one.badge.textContent = found;

@@ -252,7 +252,7 @@ class Trainer:
         positions = self.step * self.images_per_step + samples
         indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
         keys = sample_keys(recipe.seed, self.step, samples)
-        images = load_batch(self.train_bank, indices, keys, self.device)
+        images = load_batch(self.train_bank, indices, keys, self.device, self.config.simulation.lighting)
         inspected = load_regions(self.inspected, indices, keys, self.device)
         if self.config.data.blanks:
             images = blanked(images, inspected, self.config.data.pixel_format)

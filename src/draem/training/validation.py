@@ -68,7 +68,8 @@ def validate(
         samples = torch.arange(start, min(start + size, count))
         indices = samples % len(bank)
         keys = sample_keys(config.training.seed, _STEP, samples)
-        images, region = load_batch(bank, indices, keys, device), load_regions(regions, indices, keys, device)
+        images = load_batch(bank, indices, keys, device, config.simulation.lighting)
+        region = load_regions(regions, indices, keys, device)
         counted = load_regions(inspected, indices, keys, device)
         if config.data.blanks:
             images = blanked(images, counted, config.data.pixel_format)

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,14 +21,14 @@ from draem.errors import DataError
 from draem.evaluation.bootstrap import REPLICATES
 from draem.evaluation.evaluate import Evaluation, evaluate_dataset, samples_to_test
 from draem.evaluation.found import by_kind, by_size
-from draem.evaluation.operating import VERDICTS, Line, Share, shares
+from draem.evaluation.operating import VERDICTS, Line, Share
 from draem.evaluation.report.charts import curve_chart, history_chart, score_chart
 from draem.evaluation.report.strips import PANELS, Strip, Strips
 from draem.inspection.calibration import CONFIDENT
 from draem.inspection.described import doubtful, header_rows
 from draem.inspection.detector import Detector
 from draem.inspection.execution import Execution
-from draem.modelfile import Header, Thresholds
+from draem.modelfile import Header, Verdict
 from draem.modelfile.thresholds import percent
 from draem.pages import environment, write_page
 
@@ -114,6 +114,7 @@ def _values(
         "reject": None if thresholds is None else thresholds.reject,
         "review": None if thresholds is None else thresholds.review,
         **scores,
+        "lost": {label: [one.lost for one in found.images if one.label == label] for label in scores},
     }
     return {
         "title": f"Report on {dataset.name}",
@@ -123,7 +124,7 @@ def _values(
         "said": _said(found),
         "doubts": _doubts(found, header, len(scores["good"])),
         "score_chart": _markup(score_chart(scores["good"], scores["anomalous"])),
-        "counts": {label: _counts(values, thresholds) for label, values in scores.items()},
+        "counts": {label: _counts(found.shares(label)) for label in scores},
         "curves": [
             {"svg": _markup(curve_chart(curve, *_CURVES[name])), "said": _CURVES[name][0]}
             for name, curve in found.curves.items()
@@ -134,7 +135,7 @@ def _values(
             {"name": f"{one.low:g} to {one.high:g}", "cells": [one.share.of, one.share.count, _share(one.share)]}
             for one in by_size(found.defects)
         ],
-        "strips": [_strip(strip, thresholds, len(dataset.categories) > 1) for strip in strips],
+        "strips": [_strip(strip, len(dataset.categories) > 1) for strip in strips],
         "pictured": f"{len(strips)} of {len(found.images)} images, the worst decisions first.",
         "filters": sorted({_kind(strip, len(dataset.categories) > 1) for strip in strips}),
         "panels": PANELS,
@@ -187,8 +188,8 @@ def _tiles(found: Evaluation) -> list[dict[str, str]]:
         if share is not None:
             low, high = share.limits
             limits_of = f"95 %: {percent(low)} to {percent(high)}"
-            if found.thresholds is not None and found.thresholds.review is not None:
-                limits_of += f"; {shares(found.scores()[label], found.thresholds)['review'].count} to review"
+            if found.reviews:
+                limits_of += f"; {found.shares(label)['review'].count} to review"
             tiles.append({"name": name, "value": f"{share.count} of {share.of}", "limits": limits_of})
     return tiles
 
@@ -220,7 +221,7 @@ def _doubts(found: Evaluation, header: Header, good: int) -> list[str]:
             f"{found.known} of these images trained the model or chose its thresholds: what is said here is flattered."
         )
     if found.unplaced:
-        lines.append(f"The part was not found on {found.unplaced} images: inspected as they lie.")
+        lines.append(f"The part was not found on {found.unplaced} images: inspected as they lie, and not accepted.")
     if found.without_mask:
         lines.append(f"{found.without_mask} anomalous images have no mask: pixel metrics are without them.")
     if found.unreadable:
@@ -229,10 +230,9 @@ def _doubts(found: Evaluation, header: Header, good: int) -> list[str]:
     return lines
 
 
-def _counts(scores: Sequence[float], thresholds: Thresholds | None) -> dict[str, str]:
-    if thresholds is None or not scores:
-        return dict.fromkeys(VERDICTS, "–")
-    return {name: f"{share.count} ({share.value:.1%})" for name, share in shares(scores, thresholds).items()}
+def _counts(found: Mapping[Verdict, Share]) -> dict[str, str]:
+    told = {name: f"{share.count} ({share.value:.1%})" for name, share in found.items()}
+    return {name: told.get(name, "–") for name in VERDICTS}
 
 
 def _share(share: Share) -> str:
@@ -243,17 +243,16 @@ def _kinds(found: Evaluation) -> list[dict[str, Any]]:
     singles, several = by_kind(found.defects), len(found.by_category) > 1
     rows = []
     for (category, kind), metrics in found.by_defect.items():
-        scores = [one.score for one in found.images if (one.category, one.defect) == (category, kind)]
+        verdicts = [one.verdict for one in found.images if (one.category, one.defect) == (category, kind)]
         seen = "–"
         if found.thresholds is not None:
-            missed = shares(scores, found.thresholds)["accept"].count
-            seen = _share(Share(len(scores) - missed, len(scores)))
+            seen = _share(Share(len(verdicts) - verdicts.count("accept"), len(verdicts)))
         figures = [
             "–" if value is None else f"{value:.3f}"
             for value in (metrics.image_auroc, metrics.pixel_ap, metrics.pixel_aupro)
         ]
         single = singles.get((category, kind))
-        cells = [len(scores), seen, *figures, "–" if single is None else f"{single.count} of {single.of}"]
+        cells = [len(verdicts), seen, *figures, "–" if single is None else f"{single.count} of {single.of}"]
         rows.append({"name": f"{category}: {kind}" if several else kind, "cells": cells})
     return rows
 
@@ -262,8 +261,8 @@ def _kind(strip: Strip, several: bool) -> str:
     return f"{strip.category}: {strip.defect}" if several else strip.defect
 
 
-def _strip(strip: Strip, thresholds: Thresholds | None, several: bool) -> dict[str, Any]:
-    verdict = "–" if thresholds is None else thresholds.verdict(strip.score)
+def _strip(strip: Strip, several: bool) -> dict[str, Any]:
+    lost = ", part not found" if strip.lost else ""
     unusual = "" if strip.p_value is None else f", p-value {strip.p_value:.3g}"
     height = 168 if strip.ratio <= 1 else 168 / strip.ratio
     return {
@@ -272,12 +271,13 @@ def _strip(strip: Strip, thresholds: Thresholds | None, several: bool) -> dict[s
         "kind": _kind(strip, several),
         "score": repr(strip.score),
         "shown_score": f"{strip.score:.4f}",
-        "verdict": verdict,
+        "verdict": strip.verdict or "–",
+        "lost": str(strip.lost).lower(),
         "source": strip.source,
         "alt": f"{strip.name}, {strip.defect}: {', '.join(PANELS)}",
         "width": round(5 * height * strip.ratio),
         "height": round(height),
-        "said": f"{strip.label}, {strip.defect}; score {strip.score:.4f}{unusual}; {strip.milliseconds:.1f} ms",
+        "said": f"{strip.label}, {strip.defect}{lost}; score {strip.score:.4f}{unusual}; {strip.milliseconds:.1f} ms",
         "regions": strip.regions,
     }
 

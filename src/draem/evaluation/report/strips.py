@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from draem.data.samples import Sample
 from draem.images import fit_image
 from draem.inspection.prediction import Prediction
-from draem.modelfile import Thresholds
+from draem.modelfile import Thresholds, Verdict
 from draem.pages import thumbnail
 from draem.pictures import heat_map, overlay, scaled
 
@@ -40,6 +40,8 @@ class Strip:
     """Width over height of one panel."""
     regions: list[dict[str, object]]
     milliseconds: float
+    verdict: Verdict | None = None
+    lost: bool = False
 
 
 class Strips:
@@ -103,4 +105,6 @@ def _strip(sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | Non
         ratio=width / height,
         regions=regions,
         milliseconds=prediction.milliseconds,
+        verdict=prediction.verdict,
+        lost=prediction.lost,
     )
