@@ -114,7 +114,7 @@ class Step:
             reconstruction, logits = (tensor.float() for tensor in self.network(image))
         outputs = [tensor.detach().requires_grad_() for tensor in (reconstruction, logits)]
         with self._part("losses"):
-            total = recipe_losses(self.config, *outputs, sample, None).total
+            total = recipe_losses(self.config, outputs[0], outputs[1], sample, None).total
         with self._part("losses' gradient"):
             total.backward()  # type: ignore[no-untyped-call]
         with self._part("backward"):

@@ -270,6 +270,22 @@ def test_a_wrong_preset_in_a_file(text: str, tmp_path: Path) -> None:
     _refused("preset", "official", file=_file(tmp_path, text), preset="")
 
 
+@pytest.mark.parametrize(
+    ("size", "fold"), [(256, 4), ([512, 256], 4), ([1024, 255], 2), (128, 2), (127, 1), (64, 1), ("wrong", None)]
+)
+def test_fold_leaves_two_pixels_to_the_innermost_layer(size: Any, fold: int | None) -> None:
+    if fold is None:
+        with pytest.raises(ConfigError, match=r"data\.size"):
+            Config.resolve("edge", None, {"data.size": size})
+        return
+    config = Config.resolve("edge", None, {"data.size": size})
+    assert config.network.fold == fold
+    assert min(config.data.size) >= 2 * config.network.stride or fold == 1
+    assert Config.resolve("edge", None, {"data.size": size, "network.fold": 4}).network.fold == 4
+    assert Config.resolve("paper", None, {"data.size": size}).network.fold == 1
+    assert config.override(None, {"network.fold": "auto"}) == config
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     _refused("nowhere.yaml", "cannot be read", file=tmp_path / "nowhere.yaml")
     _refused(str(tmp_path), "cannot be read", file=tmp_path)

@@ -83,7 +83,7 @@ def _ours(reconstructive_width: int, discriminative_width: int, images: int, lea
         "network": {
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,
-            "fold": 4,
+            "fold": "auto",
             "aligned_corners": False,
         },
         "training": {

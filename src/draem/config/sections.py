@@ -166,7 +166,7 @@ class NetworkConfig(Section):
     """The same of the discriminative sub-network."""
     fold: Literal[1, 2, 4] = 1
     """Pixels a side that become channels: 2: both sub-networks see half the resolution and four times the channels, and
-    their last layers give four pixels each. 1: as published."""
+    their last layers give four pixels each. 1: as published. `auto`: 4, for sides below 256 pixels 2, below 128 1."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
 

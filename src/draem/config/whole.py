@@ -27,6 +27,23 @@ class Config(Section):
     training: TrainingConfig
     score: ScoreConfig = ScoreConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_of_the_size(cls, values: Any) -> Any:
+        """`network.fold=auto` in figures: the largest that leaves the innermost layer two pixels a side.
+
+        With one alone, BatchNorm knows a batch's few values there, and what is unlike them comes out as anything.
+        """
+        network = values.get("network") if isinstance(values, dict) else None
+        if not isinstance(network, dict) or network.get("fold") != "auto":
+            return values
+        data = values.get("data")
+        size = data.get("size", 256) if isinstance(data, dict) else 256
+        sides = size if isinstance(size, list | tuple) else [size]
+        known = [side for side in sides if isinstance(side, int)] or [256]  # what is wrong with it is said elsewhere
+        fold = next((fold for fold in (4, 2) if min(known) >= 64 * fold), 1)
+        return {**values, "network": {**network, "fold": fold}}
+
     @property
     def tile_step(self) -> int:
         """Tiles lie at multiples of this: of the network's stride where the overlap is one of its multiples, too.
