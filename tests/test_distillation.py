@@ -300,7 +300,7 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path: Path) -> None:
         maps = [found.anomaly_map for found in student.predict(images)]
         return float(np.mean([np.abs(ours - theirs).mean() for ours, theirs in zip(maps, wanted, strict=True)]))
 
-    assert distance(taught) < 0.5 * distance(alone)
+    assert distance(taught) < 0.7 * distance(alone)
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
