@@ -2,12 +2,12 @@
 
     python benchmarks/step_profile.py [--presets edge fast] [--threads 1] [--repeats 10] [--set network.fold=2]
 
-The parts of one step of the trainer on rendered images of the preset's size: simulation, the network's forward pass,
-the losses, their gradient, the network's backward pass, the optimiser with clipping and average. Each is timed by
-itself, `--repeats` times in turns; medians count. Beside them: FLOP of the network's convolutions a second, as a share
-of what a large matrix product reaches here in the same precision, and the arithmetic intensity, FLOP for each byte of
-the convolutions' inputs, outputs and weights: where it is below the machine's balance of FLOP to bytes, memory is what
-limits.
+The parts of one step of the trainer on smooth random images of the preset's size: light and simulation, the network's
+forward pass, the losses, their gradient, the network's backward pass, the optimiser with clipping and average. Each is
+timed by itself, `--repeats` times in turns; medians count. Beside them: FLOP of the network's convolutions a second, as
+a share of what a large matrix product reaches here in the same precision, and the arithmetic intensity, FLOP for each
+byte of the convolutions' inputs, outputs and weights: where it is below the machine's balance of FLOP to bytes, memory
+is what limits.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from draem.config import Config
 from draem.network.draem import Draem
 from draem.settings import parse_setting
 from draem.simulation.draws import sample_keys, uniform
+from draem.simulation.lighting import relight
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
 from draem.training.memory import keep_freed_memory
@@ -108,7 +109,8 @@ class Step:
         """The whole step."""
         recipe, self.number = self.config.training, self.number + 1
         with self._part("simulation"):
-            sample = self.simulator(self.images, self._keys())
+            keys = self._keys()
+            sample = self.simulator(relight(self.images, keys, self.config.simulation.lighting), keys)
         with self._part("forward"), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             image = sample.anomalous.contiguous(memory_format=torch.channels_last)
             reconstruction, logits = (tensor.float() for tensor in self.network(image))

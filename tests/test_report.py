@@ -30,6 +30,7 @@ from draem.evaluation.report.page import report
 from draem.evaluation.report.strips import Strips
 from draem.images import write_image
 from draem.inspection.calibration import ON_AVERAGE
+from draem.inspection.prediction import Prediction
 from draem.modelfile import RegionOfInterest, Thresholds, edit_header, read_header
 from graphs import SIZE, WEIGHT, brightness_header, write_brightness
 
@@ -353,6 +354,26 @@ def test_without_thresholds_there_are_no_verdicts_until_one_is_moved(
     reject = _slide(browser, "reject", _score(LEVEL))
     assert _table(browser) == _counts(made[1], reject, None)
     assert browser.get_log("browser") == []
+    browser.get(made[0].as_uri())
+
+
+def test_no_threshold_accepts_a_part_that_was_not_found(
+    browser: Any, made: tuple[Path, Evaluation], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: the darkest ones."""
+    monkeypatch.setattr(Prediction, "lost", property(lambda self: self.score < _score(55.5)))
+    report(_model(tmp_path, Thresholds(reject=_score(LEVEL), chosen_on="a test's")), data, tmp_path / "lost.html")
+    browser.get((tmp_path / "lost.html").as_uri())
+    for level in (LEVEL, 75.5, 90.5):
+        reject = _slide(browser, "reject", _score(level))
+        for label, (accepted, _, rejected) in _counts(made[1], reject, None).items():
+            lost = sum(one.score < _score(55.5) for one in made[1].images if one.label == label)
+            assert _table(browser)[label] == [accepted - lost, lost, rejected]
+            assert lost > 0 or label == "anomalous"
+        badges = (
+            "return Array.from(document.querySelectorAll('#images > li[data-lost=true] .verdict'), b => b.textContent)"
+        )
+        assert set(browser.execute_script(badges)) == {"review"}
     browser.get(made[0].as_uri())
 
 

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 import draem
+from draem import preview
+from draem.config import Config
+from draem.data.layouts import read_layout
+from draem.deployment.material import draw_material
 from draem.images import write_image
+from draem.modelfile import Header
 from draem.network.draem import Draem
+from draem.simulation.batch import load_batch
 from draem.simulation.draws import sample_keys, uniform
 from draem.simulation.lighting import relight
+from draem.simulation.survey import Stage
 from tiny import TINY, write_noise
 
 STRENGTH = 0.3
@@ -91,3 +98,21 @@ def test_what_does_not_count_stays_mid_grey(tmp_path: Path, monkeypatch: pytest.
     half = seen.shape[-1] // 2
     assert seen[..., half:].sub(128 / 255).abs().max() < 1e-6
     assert seen[..., :half].std() > 0.1
+
+
+def test_int8_and_the_preview_see_it(tmp_path: Path) -> None:
+    """What ranges are taken from, and what is shown, is what training sees."""
+    data = write_noise(tmp_path / "data", 12)
+    dataset = read_layout(data, "auto", None)
+    found = []
+    for strength in (0.0, STRENGTH):
+        config = Config.resolve("edge", None, {**TINY, "simulation.clean_share": 1.0, "simulation.lighting": strength})
+        material = draw_material(Header(config=config), dataset, lambda done, total: None)
+        with preview._bank(dataset, config.data, 4, 0) as bank:
+            stage = Stage(bank, seed=0)
+            shown = stage.simulate(stage.simulator(config.simulation), torch.arange(4)).normal
+            files = load_batch(bank, torch.arange(4), keys_of(4), torch.device("cpu"))
+        assert torch.allclose(shown, files, atol=1e-6) == (strength == 0.0)
+        found.append(material.judging.images)
+    assert found[0].shape == found[1].shape
+    assert np.abs(found[0] - found[1]).max() > 0.05

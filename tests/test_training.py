@@ -24,7 +24,7 @@ from draem.errors import ConfigError, DataError, ModelFileError, TrainingError
 from draem.images import write_image
 from draem.inspection.detector import Detector
 from draem.network.losses import draem_losses
-from draem.simulation.batch import load_batch
+from draem.simulation.batch import load_normal
 from draem.simulation.draws import sample_keys
 from draem.training import trainer, validation
 from draem.training.average import MovingAverage
@@ -198,10 +198,10 @@ def test_no_image_has_two_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stream = Detector.stream
 
     def recording(job: str) -> Any:
-        def load(*args: Any) -> Tensor:
-            images = load_batch(*args)
+        def load(*args: Any) -> tuple[Tensor, Tensor | None]:
+            images, counted = load_normal(*args)
             seen[job] |= grey_levels(images)
-            return images
+            return images, counted
 
         return load
 
@@ -209,8 +209,8 @@ def test_no_image_has_two_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         seen["calibrate"] |= {int(Path(source).stem) for source in sources}
         return stream(self, sources, **options)
 
-    monkeypatch.setattr(trainer, "load_batch", recording("train"))
-    monkeypatch.setattr(validation, "load_batch", recording("select"))
+    monkeypatch.setattr(trainer, "load_normal", recording("train"))
+    monkeypatch.setattr(validation, "load_normal", recording("select"))
     monkeypatch.setattr(Detector, "stream", recording_stream)
     train(
         tmp_path / "data",

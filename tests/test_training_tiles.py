@@ -24,7 +24,7 @@ from draem.images import read_image, write_image
 from draem.inspection.detector import Detector
 from draem.modelfile import read_header
 from draem.preview import write_preview
-from draem.simulation.batch import load_batch, load_regions
+from draem.simulation.batch import load_batch, load_normal, load_regions
 from draem.simulation.draws import sample_keys
 from draem.training import trainer
 from test_resume import SETTINGS, assert_equal_runs, break_off, train
@@ -151,12 +151,13 @@ def test_regions_follow_their_tiles(tmp_path: Path) -> None:
 def test_broken_and_resumed_equals_unbroken(parts: Path, tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def recording(*args: Any) -> Tensor:
-        seen.append(load_batch(*args))
-        return seen[-1]
+    def recording(*args: Any) -> tuple[Tensor, Tensor | None]:
+        images, counted = load_normal(*args)
+        seen.append(images)
+        return images, counted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "load_batch", recording)
+        patch.setattr(trainer, "load_normal", recording)
         train(parts, tmp_path / "unbroken", TILES)
     assert {tuple(batch.shape[1:]) for batch in seen} == {(3, 64, 64)}
     break_off(parts, tmp_path / "broken", TILES, step=4)

@@ -16,7 +16,7 @@ from draem.data.samples import Dataset, Sample, content_sum, split_good
 from draem.errors import DataError
 from draem.modelfile import Header
 from draem.pixels import Images
-from draem.simulation.batch import blanked, load_batch, load_regions
+from draem.simulation.batch import load_normal, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 
@@ -92,10 +92,8 @@ def _simulate(
         places = torch.arange(count)
         indices = places % len(bank)
         keys = sample_keys(config.training.seed, step, places)
-        images = load_batch(bank, indices, keys, cpu, config.simulation.lighting)
-        if config.data.blanks:
-            inspected = load_regions(Regions.inspected(bank, header.region, config.data), indices, keys, cpu)
-            images = blanked(images, inspected, config.data.pixel_format)
+        inspected = Regions.inspected(bank, header.region, config.data)
+        images, _ = load_normal(bank, indices, keys, cpu, config, inspected)
         simulated = Simulator(config.simulation, config.data.size, cpu, header.channels)(
             images, keys, load_regions(regions, indices, keys, cpu)
         )

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.data.regions import Regions
 from draem.pixels import PixelFormat
@@ -17,19 +18,28 @@ from draem.simulation.draws import Stream, to_device, uniform
 from draem.simulation.lighting import relight
 
 
-def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device, lighting: float = 0.0) -> Tensor:
-    """Images of the bank, or tiles of them, on the device, under light that varies: B×C×H×W float32 in [0,1].
+def load_normal(
+    bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device, config: Config, inspected: Regions | None
+) -> tuple[Tensor, Tensor | None]:
+    """Normal images for anomalies to be simulated on, B×C×H×W float32 in [0,1]; and where they count, B×1×H×W or none.
 
-    Before anything is blanked or simulated: neither mid-grey nor an anomaly is to tell of the light.
+    Under light that varies, then mid-grey where nothing counts, if the configuration says so: inspection knows mid-grey
+    in one light alone.
     """
+    images = relight(load_batch(bank, indices, keys, device), keys, config.simulation.lighting)
+    counted = load_regions(inspected, indices, keys, device)
+    return blanked(images, counted, config.data.pixel_format) if config.data.blanks else images, counted
+
+
+def load_batch(bank: ImageBank, indices: Tensor, keys: Tensor, device: torch.device) -> Tensor:
+    """Images of the bank, or tiles of them, on the device: B×C×H×W float32 in [0,1]."""
     pixels = torch.from_numpy(bank.views(indices.numpy(), _places(keys)))
     highest = 255.0
     if pixels.dtype == torch.uint16:  # which not every device knows
         pixels, highest = pixels.float(), 65535.0
     if device.type == "cuda":
         pixels = pixels.pin_memory()  # so that the copy does not wait for the device
-    images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
-    return relight(images, keys, lighting) if lighting else images
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(highest)
 
 
 def blanked(images: Tensor, inspected: Tensor | None, pixels: PixelFormat) -> Tensor:

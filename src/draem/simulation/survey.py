@@ -16,6 +16,7 @@ from draem.data.regions import Regions
 from draem.pixels import Pixels
 from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.draws import sample_keys
+from draem.simulation.lighting import relight
 from draem.simulation.simulator import Simulated, Simulator
 
 _BATCH = 8
@@ -39,7 +40,7 @@ class Stage:
         """Simulate these samples (int64 B), each on the image whose turn it is; the same number, the same sample."""
         places = samples % len(self.bank)
         keys = sample_keys(self.seed, 0, samples)
-        images = load_batch(self.bank, places, keys, simulator.device, simulator.config.lighting)
+        images = relight(load_batch(self.bank, places, keys, simulator.device), keys, simulator.config.lighting)
         return simulator(images, keys, load_regions(self.regions, places, keys, simulator.device))
 
     def as_files(self, images: Tensor) -> Pixels:

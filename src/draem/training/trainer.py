@@ -25,7 +25,7 @@ from draem.files import remove_unfinished
 from draem.modelfile import RegionOfInterest
 from draem.network.draem import Draem
 from draem.network.losses import taught_loss
-from draem.simulation.batch import blanked, load_batch, load_regions
+from draem.simulation.batch import load_normal, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.average import MovingAverage
@@ -252,10 +252,7 @@ class Trainer:
         positions = self.step * self.images_per_step + samples
         indices = image_indices(positions, len(self.train_bank), recipe.seed, recipe.sampling)
         keys = sample_keys(recipe.seed, self.step, samples)
-        images = load_batch(self.train_bank, indices, keys, self.device, self.config.simulation.lighting)
-        inspected = load_regions(self.inspected, indices, keys, self.device)
-        if self.config.data.blanks:
-            images = blanked(images, inspected, self.config.data.pixel_format)
+        images, inspected = load_normal(self.train_bank, indices, keys, self.device, self.config, self.inspected)
         region = load_regions(self.train_regions, indices, keys, self.device)
         simulated = self.simulator(images, keys, region)
         anomalous = simulated.anomalous

@@ -19,7 +19,7 @@ from draem.modelfile import RegionOfInterest
 from draem.network.draem import Draem, anomaly_map
 from draem.pictures import heat_map, sheet
 from draem.pixels import view
-from draem.simulation.batch import blanked, load_batch, load_regions
+from draem.simulation.batch import load_normal, load_regions
 from draem.simulation.draws import sample_keys
 from draem.simulation.simulator import Simulator
 from draem.training.objective import recipe_losses
@@ -68,12 +68,8 @@ def validate(
         samples = torch.arange(start, min(start + size, count))
         indices = samples % len(bank)
         keys = sample_keys(config.training.seed, _STEP, samples)
-        images = load_batch(bank, indices, keys, device, config.simulation.lighting)
-        region = load_regions(regions, indices, keys, device)
-        counted = load_regions(inspected, indices, keys, device)
-        if config.data.blanks:
-            images = blanked(images, counted, config.data.pixel_format)
-        simulated = simulator(images, keys, region)
+        images, counted = load_normal(bank, indices, keys, device, config, inspected)
+        simulated = simulator(images, keys, load_regions(regions, indices, keys, device))
         reconstruction, logits = network(simulated.anomalous)
         terms = recipe_losses(config, reconstruction, logits, simulated, counted)
         losses.append(terms.total * len(samples))

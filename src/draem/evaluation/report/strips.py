@@ -40,8 +40,8 @@ class Strip:
     """Width over height of one panel."""
     regions: list[dict[str, object]]
     milliseconds: float
-    verdict: Verdict | None = None
-    lost: bool = False
+    verdict: Verdict | None
+    lost: bool
 
 
 class Strips:
