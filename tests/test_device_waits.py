@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from draem.config import Config
 from draem.data.bank import ImageBank
 from draem.images import write_image
-from draem.simulation import draws
+from draem.simulation import batch, draws
 from draem.simulation.batch import load_batch, load_regions
 from draem.simulation.masks import MASKS
 from draem.training import trainer
@@ -153,7 +153,7 @@ def training(
             watch.mark(region)
         return region
 
-    monkeypatch.setattr(trainer, "load_batch", loaded)
+    monkeypatch.setattr(batch, "load_batch", loaded)
     monkeypatch.setattr(trainer, "load_regions", found)
     assert made.average is not None
     watch.mark(made.window, *made.network.state_dict().values(), *made.average.module.state_dict().values())

@@ -16,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of data, split and training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Render parts with defects, train, calibrate and evaluate: the whole way in a few minutes."""
+    """Render parts with defects, train, calibrate and evaluate: the whole way in ten minutes or so."""
     from draem.demo import run_demo
     from draem.tables.console import show
     from draem.tables.scores import metrics_table
