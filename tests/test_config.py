@@ -271,19 +271,29 @@ def test_a_wrong_preset_in_a_file(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "fold"), [(256, 4), ([512, 256], 4), ([1024, 255], 2), (128, 2), (127, 1), (64, 1), ("wrong", None)]
+    ("size", "fold", "levels"),
+    [(256, 4, 4), ([512, 256], 4, 4), ([1024, 255], 2, 5), (128, 2, 5), (127, 1, 6), (64, 1, 6), ("wrong", 0, 0)],
 )
-def test_fold_leaves_two_pixels_to_the_innermost_layer(size: Any, fold: int | None) -> None:
-    if fold is None:
+def test_a_fold_takes_the_place_of_levels(size: Any, fold: int, levels: int) -> None:
+    if not fold:
         with pytest.raises(ConfigError, match=r"data\.size"):
             Config.resolve("edge", None, {"data.size": size})
         return
     config = Config.resolve("edge", None, {"data.size": size})
-    assert config.network.fold == fold
-    assert min(config.data.size) >= 2 * config.network.stride or fold == 1
-    assert Config.resolve("edge", None, {"data.size": size, "network.fold": 4}).network.fold == 4
-    assert Config.resolve("paper", None, {"data.size": size}).network.fold == 1
-    assert config.override(None, {"network.fold": "auto"}) == config
+    assert (config.network.fold, config.network.levels, config.network.stride) == (fold, levels, 32)
+    assert min(config.data.size) // fold >= 64 or fold == 1
+    given = Config.resolve("edge", None, {"data.size": size, "network.fold": 4}).network
+    assert (given.fold, given.levels) == (4, 4)
+    given = Config.resolve("edge", None, {"data.size": size, "network.fold": 4, "network.levels": 6}).network
+    assert (given.fold, given.levels) == (4, 6)
+    published = Config.resolve("paper", None, {"data.size": size}).network
+    assert (published.fold, published.levels) == (1, 6)
+    assert config.override(None, {"network.fold": "auto", "network.levels": "auto"}) == config
+
+
+@pytest.mark.parametrize("fold", [3, [4], "four", None])
+def test_levels_of_a_wrong_fold(fold: Any) -> None:
+    _refused("network.fold", settings={"network.fold": fold})
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -79,9 +79,12 @@ def published_shapes(
 
 
 def plain_forward(
-    first: Mapping[str, Tensor], second: Mapping[str, Tensor], images: Tensor, aligned: bool
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], images: Tensor, aligned: bool, count: int = 6
 ) -> tuple[Tensor, Tensor]:
-    """Reconstruction and logits from two published state dicts, with functions only; sides divide by 32."""
+    """Reconstruction and logits from two published state dicts, with functions only; sides divide by 32.
+
+    Without the innermost layers, where less than 6 levels are to be.
+    """
 
     def layer(state: Mapping[str, Tensor], name: str, place: int, x: Tensor) -> Tensor:
         x = functional.conv2d(x, state[f"{name}.{place}.weight"], state[f"{name}.{place}.bias"], padding=1)
@@ -100,17 +103,17 @@ def plain_forward(
         return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
 
     x = block(first, "encoder.block1", images)
-    for number in range(2, 6):
+    for number in range(2, count):
         x = block(first, f"encoder.block{number}", functional.max_pool2d(x, 2))
-    for number in range(1, 5):
+    for number in range(7 - count, 5):
         x = block(first, f"decoder.db{number}", up(first, f"decoder.up{number}", x))
     reconstruction = last(first, "decoder.fin_out.0", x)
 
     levels = [block(second, "encoder_segment.block1", torch.cat([reconstruction, images], 1))]
-    for number in range(2, 7):
+    for number in range(2, count + 1):
         levels.append(block(second, f"encoder_segment.block{number}", functional.max_pool2d(levels[-1], 2)))
-    x = levels[5]
-    for step, level in zip(("_b", "1", "2", "3", "4"), reversed(levels[:5]), strict=True):
+    x = levels.pop()
+    for step, level in zip(("_b", "1", "2", "3", "4")[-len(levels) :], reversed(levels), strict=True):
         x = block(
             second, f"decoder_segment.db{step}", torch.cat([up(second, f"decoder_segment.up{step}", x), level], 1)
         )
@@ -165,15 +168,17 @@ def test_published_initialisation() -> None:
 # ------------------------------------------------------------------------------------------------------------- forward
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
-def test_forward_against_plain_functions(aligned: bool, size: tuple[int, int]) -> None:
-    network = small(aligned=aligned)
+@pytest.mark.parametrize(
+    ("size", "aligned", "levels"),
+    [((32, 32), False, 6), ((64, 96), True, 6), ((64, 96), False, 5), ((32, 64), False, 4), ((8, 4), True, 3)],
+)
+def test_forward_against_plain_functions(size: tuple[int, int], aligned: bool, levels: int) -> None:
+    network = small(aligned=aligned, levels=levels)
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         reconstruction, logits = network(images)
         expected = plain_forward(
-            network.reconstructive.state_dict(), network.discriminative.state_dict(), images, aligned
+            network.reconstructive.state_dict(), network.discriminative.state_dict(), images, aligned, levels
         )
     torch.testing.assert_close(reconstruction, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits, expected[1], rtol=1e-4, atol=1e-4)

@@ -78,11 +78,12 @@ def test_tiles_cover_share_enough_and_lie_in_step(length: int, side: int, overla
     assert side + (fewer - 1) * (side - overlap) < len(covered)  # one less would not do
 
 
-@pytest.mark.parametrize("fold", [1, 2, 4])
-def test_the_stride_is_one_pixel_of_the_innermost_layer(fold: Literal[1, 2, 4]) -> None:
-    config = NetworkConfig(reconstructive_width=1, discriminative_width=1, fold=fold)
+@pytest.mark.parametrize(("fold", "levels", "stride"), [(1, 6, 32), (2, 6, 64), (4, 6, 128), (2, 5, 32), (4, 4, 32)])
+def test_the_stride_is_one_pixel_of_the_innermost_layer(fold: Literal[1, 2, 4], levels: int, stride: int) -> None:
+    config = NetworkConfig(reconstructive_width=1, discriminative_width=1, fold=fold, levels=levels)
+    assert config.stride == stride
     network, shapes = Draem(config).eval(), []
-    innermost = network.discriminative.encoder_segment.block6
+    innermost = network.discriminative.encoder_segment[f"block{levels}"]
     innermost.register_forward_hook(lambda module, given, answer: shapes.append(tuple(answer.shape[2:])))
     network(torch.zeros(1, 3, config.stride, 3 * config.stride))
     assert shapes == [(1, 3)]
@@ -150,8 +151,11 @@ def test_work_comes_back_in_order_and_is_fetched_as_it_goes() -> None:
         ({"data.size": 100}, "multiples of 32"),
         ({"data.size": 128, "data.overlap": 48}, "overlap=48 .*a multiple of 32"),
         ({"data.size": 64}, "overlap=64 .*at most 32"),
-        ({"data.size": 96, "network.fold": 2}, "size=96,96 .*multiples of 64 with network.fold=2"),
-        ({"data.size": 192, "network.fold": 4}, "size=192,192 .*multiples of 128 with network.fold=4"),
+        (
+            {"data.size": 96, "network.fold": 2, "network.levels": 6},
+            "=96,96 .* of 64 with network.fold=2, network.levels=6",
+        ),
+        ({"data.size": 192, "network.fold": 4, "network.levels": 6}, "=192,192 .* of 128 with network.fold=4"),
         ({"data.size": 128, "data.overlap": 128, "network.fold": 4}, "overlap=128 .*at most 96"),
     ],
 )
@@ -165,7 +169,8 @@ def test_sizes_that_do_not_go(settings: dict[str, object], told: str) -> None:
     ("fold", "overlap", "step"), [(1, 64, 32), (2, 64, 64), (2, 96, 32), (4, 64, 64), (4, 128, 128), (4, 0, 128)]
 )
 def test_tiles_lie_at_the_stride_where_the_overlap_does(fold: int, overlap: int, step: int) -> None:
-    settings = {"data.fit": "tiles", "network.fold": fold, "data.overlap": overlap}
+    settings = {"data.fit": "tiles", "network.fold": fold, "network.levels": 6, "data.overlap": overlap}
+    assert Config.resolve("edge", None, settings | {"network.levels": "auto"}).tile_step == 32
     assert Config.resolve("edge", None, settings).tile_step == step
 
 
@@ -173,18 +178,20 @@ def test_tiles_lie_at_the_stride_where_the_overlap_does(fold: int, overlap: int,
 
 
 @pytest.mark.parametrize(
-    ("parts", "fold", "pixels"),
+    ("parts", "fold", "levels", "pixels"),
     [
-        ("reconstructive", 1, 138),
-        ("discriminative", 1, 282),
-        ("both", 1, 410),
-        ("reconstructive", 2, 277),
-        ("both", 2, 821),
+        ("reconstructive", 1, 6, 138),
+        ("discriminative", 1, 6, 282),
+        ("both", 1, 6, 410),
+        ("reconstructive", 2, 6, 277),
+        ("both", 2, 6, 821),
+        ("both", 2, 5, 405),
+        ("both", 4, 4, 379),
     ],
 )
-def test_reach_is_where_a_pixel_arrives(parts: Parts, fold: Literal[1, 2, 4], pixels: int) -> None:
+def test_reach_is_where_a_pixel_arrives(parts: Parts, fold: Literal[1, 2, 4], levels: int, pixels: int) -> None:
     """One bright pixel in black, through a network that only adds: all that it can change is above 0."""
-    config = NetworkConfig(parts=parts, reconstructive_width=1, discriminative_width=1, fold=fold)
+    config = NetworkConfig(parts=parts, reconstructive_width=1, discriminative_width=1, fold=fold, levels=levels)
     network = Draem(config, channels=1).double().eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -193,28 +200,31 @@ def test_reach_is_where_a_pixel_arrives(parts: Parts, fold: Literal[1, 2, 4], pi
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
     farthest = 0
-    for place in range(480 * fold, 512 * fold):
-        image = torch.zeros(1, 1, 32 * fold, 992 * fold, dtype=torch.float64)
+    for place in range(480 * fold, 480 * fold + config.stride):
+        image = torch.zeros(1, 1, config.stride, 992 * fold, dtype=torch.float64)
         image[..., place] = 1.0
         with torch.no_grad():
             reconstruction, logits = network(image)
         changed = (reconstruction if parts == "reconstructive" else logits)[0, 0].amax(0).nonzero()[:, 0]
         farthest = max(farthest, place - int(changed.min()), int(changed.max()) - place)
-    assert farthest == reach(parts, fold) == pixels
+    assert farthest == reach(parts, fold, levels) == pixels
 
 
-@pytest.mark.parametrize(("parts", "fold"), [("both", 1), ("discriminative", 2)])
-def test_tiles_with_the_margin_are_the_whole_image(parts: Parts, fold: int) -> None:
+@pytest.mark.parametrize(
+    ("parts", "fold", "levels", "rounding"),
+    [("both", 1, 6, 1e-5), ("discriminative", 2, 6, 1e-5), ("both", 4, 4, 2e-4)],
+)
+def test_tiles_with_the_margin_are_the_whole_image(parts: Parts, fold: int, levels: int, rounding: float) -> None:
     """Also at the image's own borders, and where its sides are no multiples of 32."""
-    margin, stride = reach(parts, fold), 32 * fold
+    margin, stride = reach(parts, fold, levels), fold * 2 ** (levels - 1)
     overlap = -(-(2 * margin + RAMP) // stride) * stride
     side = overlap + 2 * stride
-    detector = tiled_detector(side, overlap, parts=parts, fold=fold)
+    detector = tiled_detector(side, overlap, parts=parts, fold=fold, levels=levels)
     image = noise(side + 45, side + 10)
     result, expected = detector.predict(image), whole_map(detector, image)
     assert len(Tiling.of(image.shape[:2], (side, side), overlap, stride).corners) == 4
     assert expected.std() > 0.005
-    assert np.abs(result.input_map - expected).max() <= 1e-5
+    assert np.abs(result.input_map - expected).max() <= rounding
 
 
 def test_aligned_corners_are_never_equal() -> None:
@@ -250,7 +260,7 @@ def test_everything_is_in_the_images_pixels() -> None:
 @pytest.mark.parametrize(("side", "overlap", "fold", "step"), [(96, 32, 1, 32), (128, 64, 4, 64)])
 def test_map_and_reconstruction_by_the_slow_way(side: int, overlap: int, fold: int, step: int) -> None:
     """Every tile on its own, weighted by outer products and added up over the whole image."""
-    detector, image = tiled_detector(side, overlap, fold=fold), noise(150, 200)
+    detector, image = tiled_detector(side, overlap, fold=fold, levels=6), noise(150, 200)
     tiling = Tiling.of((150, 200), (side, side), overlap, step)
     total = np.zeros((4, 256, 256))
     beyond = np.pad(image, ((0, 106), (0, 56), (0, 0)), "edge")

@@ -84,6 +84,7 @@ def _ours(reconstructive_width: int, discriminative_width: int, images: int, lea
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,
             "fold": "auto",
+            "levels": "auto",
             "aligned_corners": False,
         },
         "training": {

@@ -86,7 +86,7 @@ class DataConfig(Section):
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge; `tiles` leaves
     images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
     overlap: Annotated[int, Field(ge=0, le=8192)] = 64
-    """`tiles`: pixels that neighbouring tiles share at least, a multiple of 32; their sides: of 32 · `network.fold`."""
+    """`tiles`: pixels that neighbouring tiles share at least, a multiple of 32; their sides: of `network.stride`."""
     region: Path | None = None
     """Where anomalies count: a mask image (white is inspected), drawn on one of the images, or a .json of polygons;
     none: everywhere. It goes into the model, where `draem set` changes it."""
@@ -167,13 +167,17 @@ class NetworkConfig(Section):
     fold: Literal[1, 2, 4] = 1
     """Pixels a side that become channels: 2: both sub-networks see half the resolution and four times the channels, and
     their last layers give four pixels each. 1: as published. `auto`: 4, for sides below 256 pixels 2, below 128 1."""
+    levels: Annotated[int, Field(ge=3, le=6)] = 6
+    """Resolutions of the discriminative sub-network, each half as fine as the one before; the reconstructive one has
+    one less. 6: as published. `auto`: what makes the innermost pixel 32 of the image's, as published: with fold 2 5,
+    with fold 4 4."""
     aligned_corners: bool = False
     """Bilinear upsampling with aligned corners, as published; without, tiles of a large image agree with the whole."""
 
     @property
     def stride(self) -> int:
-        """Sides are padded to a multiple of this: five halvings behind the fold."""
-        return 32 * self.fold
+        """Pixels a side that one of the innermost level stands for; the image's sides are padded to a multiple."""
+        return int(self.fold * 2 ** (self.levels - 1))
 
     @property
     def widths(self) -> str:

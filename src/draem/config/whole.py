@@ -16,6 +16,9 @@ from draem.errors import ConfigError
 from draem.presets import PRESETS
 from draem.settings import flat, nearest, nested, read_yaml, stack
 
+_LEVELS = {1: 6, 2: 5, 4: 4}
+"""Of each fold: those whose innermost pixel is 32 of the image's."""
+
 
 class Config(Section):
     """A whole run, resolved."""
@@ -29,20 +32,22 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fold_of_the_size(cls, values: Any) -> Any:
-        """`network.fold=auto` in figures: the largest that leaves the innermost layer two pixels a side.
+    def _shape_of_the_size(cls, values: Any) -> Any:
+        """`auto` of `network.fold` and `network.levels` in figures.
 
-        With one alone, BatchNorm knows a batch's few values there, and what is unlike them comes out as anything.
+        The fold is the largest that leaves both sub-networks 64 pixels a side. It takes the place of outer levels: the
+        innermost pixel keeps the published size, so that BatchNorm has more than one there from 64 pixels a side on.
         """
         network = values.get("network") if isinstance(values, dict) else None
-        if not isinstance(network, dict) or network.get("fold") != "auto":
+        if not isinstance(network, dict):
             return values
-        data = values.get("data")
-        size = data.get("size", 256) if isinstance(data, dict) else 256
-        sides = size if isinstance(size, list | tuple) else [size]
-        known = [side for side in sides if isinstance(side, int)] or [256]  # what is wrong with it is said elsewhere
-        fold = next((fold for fold in (4, 2) if min(known) >= 64 * fold), 1)
-        return {**values, "network": {**network, "fold": fold}}
+        fold = network.get("fold", 1)
+        if fold == "auto":
+            fold = next((fold for fold in (4, 2) if _shortest_side(values) >= 64 * fold), 1)
+            network = {**network, "fold": fold}
+        if network.get("levels") == "auto" and fold in (1, 2, 4):
+            network = {**network, "levels": _LEVELS[fold]}
+        return {**values, "network": network}
 
     @property
     def tile_step(self) -> int:
@@ -72,7 +77,11 @@ class Config(Section):
         if height % stride or width % stride:
             raise ValueError(
                 f"data.fit=tiles: data.size={height},{width} is to be multiples of {stride}"
-                + (f" with network.fold={self.network.fold}" if self.network.fold > 1 else "")
+                + (
+                    f" with network.fold={self.network.fold}, network.levels={self.network.levels}"
+                    if stride != 32
+                    else ""
+                )
             )
         if overlap % 32 or overlap > min(height, width) - 32:
             raise ValueError(
@@ -126,6 +135,15 @@ class Config(Section):
         """Dotted keys whose values differ."""
         ours, theirs = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
         return [key for key, value in ours.items() if theirs[key] != value]
+
+
+def _shortest_side(values: dict[str, Any]) -> int:
+    """Of the images that the network is to see; of values that are no sizes 256: what is wrong is said elsewhere."""
+    data = values.get("data")
+    size = data.get("size", 256) if isinstance(data, dict) else 256
+    return min(
+        [side for side in (size if isinstance(size, list | tuple) else [size]) if isinstance(side, int)] or [256]
+    )
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> Config:

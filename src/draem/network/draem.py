@@ -28,97 +28,85 @@ def _up(inputs: int, outputs: int, aligned_corners: bool) -> nn.Sequential:
     return nn.Sequential(upsample, *_conv(inputs, outputs))
 
 
-class _ReconstructiveEncoder(nn.Module):
-    def __init__(self, channels: int, width: int) -> None:
+_ENCODED = (1, 2, 4, 8, 8, 8)
+"""Channels of an encoder's levels, outermost first, as multiples of the width."""
+_DECODED = (1, 1, 2, 4, 8)
+"""The same of a decoder's."""
+_NAMES = ("4", "3", "2", "1", "_b")
+"""Of a decoder's layers at each level: the published ones are counted from within."""
+
+
+class _Encoder(nn.ModuleDict):
+    """Blocks at each level, half as fine as the one before; forward gives the features of all, outermost first."""
+
+    def __init__(self, channels: int, width: int, levels: int) -> None:
         super().__init__()
-        self.block1 = _block(channels, width, width)
-        self.block2 = _block(width, 2 * width, 2 * width)
-        self.block3 = _block(2 * width, 4 * width, 4 * width)
-        self.block4 = _block(4 * width, 8 * width, 8 * width)
-        self.block5 = _block(8 * width, 8 * width, 8 * width)
+        for level, factor in enumerate(_ENCODED[:levels], 1):
+            self[f"block{level}"] = _block(channels, factor * width, factor * width)
+            channels = factor * width
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.block1(x)
-        for block in (self.block2, self.block3, self.block4, self.block5):
-            x = block(functional.max_pool2d(x, 2))
-        return x
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = []
+        for block in self.values():
+            features.append(block(functional.max_pool2d(features[-1], 2) if features else x))
+        return features
 
 
-class _ReconstructiveDecoder(nn.Module):
-    def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
+class _ReconstructiveDecoder(nn.ModuleDict):
+    """Layers of each level from the innermost on, each twice as fine as the one before."""
+
+    fin_out: nn.Sequential
+
+    def __init__(self, channels: int, width: int, levels: int, aligned_corners: bool) -> None:
         super().__init__()
-        self.up1 = _up(8 * width, 8 * width, aligned_corners)
-        self.db1 = _block(8 * width, 8 * width, 4 * width)
-        self.up2 = _up(4 * width, 4 * width, aligned_corners)
-        self.db2 = _block(4 * width, 4 * width, 2 * width)
-        self.up3 = _up(2 * width, 2 * width, aligned_corners)
-        self.db3 = _block(2 * width, 2 * width, width)
-        self.up4 = _up(width, width, aligned_corners)
-        self.db4 = _block(width, width, width)
+        inner = _ENCODED[levels - 1] * width
+        for level in reversed(range(levels - 1)):
+            name, middle, outputs = _NAMES[level], _DECODED[level + 1] * width, _DECODED[level] * width
+            self["up" + name] = _up(inner, middle, aligned_corners)
+            self["db" + name] = _block(middle, middle, outputs)
+            inner = outputs
         self.fin_out = nn.Sequential(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.db1(self.up1(x))
-        x = self.db2(self.up2(x))
-        x = self.db3(self.up3(x))
-        x = self.db4(self.up4(x))
-        out: Tensor = self.fin_out(x)
-        return out
+        for layer in self.values():
+            x = layer(x)
+        return x
 
 
 class ReconstructiveSubNetwork(nn.Module):
-    """Restores the normal image: B×C×H×W in [0,1] → B×C×H×W, not clipped. Sides divide by 16."""
+    """Restores the normal image: B×C×H×W in [0,1] → B×C×H×W, not clipped. Sides divide by 2^(levels − 1)."""
 
-    def __init__(self, channels: int, width: int, aligned_corners: bool) -> None:
+    def __init__(self, channels: int, width: int, levels: int, aligned_corners: bool) -> None:
         super().__init__()
-        self.encoder = _ReconstructiveEncoder(channels, width)
-        self.decoder = _ReconstructiveDecoder(channels, width, aligned_corners)
+        self.encoder = _Encoder(channels, width, levels)
+        self.decoder = _ReconstructiveDecoder(channels, width, levels, aligned_corners)
 
     def forward(self, image: Tensor) -> Tensor:
-        out: Tensor = self.decoder(self.encoder(image))
+        out: Tensor = self.decoder(self.encoder(image)[-1])
         return out
 
 
-class _DiscriminativeEncoder(nn.Module):
-    def __init__(self, channels: int, width: int) -> None:
+class _DiscriminativeDecoder(nn.ModuleDict):
+    """The same, each joined with the encoder's features of its level."""
+
+    fin_out: nn.Sequential
+
+    def __init__(self, logits: int, width: int, levels: int, aligned_corners: bool) -> None:
         super().__init__()
-        self.block1 = _block(channels, width, width)
-        self.block2 = _block(width, 2 * width, 2 * width)
-        self.block3 = _block(2 * width, 4 * width, 4 * width)
-        self.block4 = _block(4 * width, 8 * width, 8 * width)
-        self.block5 = _block(8 * width, 8 * width, 8 * width)
-        self.block6 = _block(8 * width, 8 * width, 8 * width)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        levels = [self.block1(x)]
-        for block in (self.block2, self.block3, self.block4, self.block5, self.block6):
-            levels.append(block(functional.max_pool2d(levels[-1], 2)))
-        return levels
-
-
-class _DiscriminativeDecoder(nn.Module):
-    def __init__(self, logits: int, width: int, aligned_corners: bool) -> None:
-        super().__init__()
-        self.up_b = _up(8 * width, 8 * width, aligned_corners)
-        self.db_b = _block(16 * width, 8 * width, 8 * width)
-        self.up1 = _up(8 * width, 4 * width, aligned_corners)
-        self.db1 = _block(12 * width, 4 * width, 4 * width)
-        self.up2 = _up(4 * width, 2 * width, aligned_corners)
-        self.db2 = _block(6 * width, 2 * width, 2 * width)
-        self.up3 = _up(2 * width, width, aligned_corners)
-        self.db3 = _block(3 * width, width, width)
-        self.up4 = _up(width, width, aligned_corners)
-        self.db4 = _block(2 * width, width, width)
+        inner = _ENCODED[levels - 1] * width
+        for level in reversed(range(levels - 1)):
+            name, outputs = _NAMES[level], _DECODED[level] * width
+            self["up" + name] = _up(inner, outputs, aligned_corners)
+            self["db" + name] = _block(outputs + _ENCODED[level] * width, outputs, outputs)
+            inner = outputs
         self.fin_out = nn.Sequential(nn.Conv2d(width, logits, 3, padding=1))
 
-    def forward(self, levels: list[Tensor]) -> Tensor:
-        level1, level2, level3, level4, level5, x = levels
-        # The upsampled half comes first in the concatenation, as the published weights expect.
-        x = self.db_b(torch.cat((self.up_b(x), level5), dim=1))
-        x = self.db1(torch.cat((self.up1(x), level4), dim=1))
-        x = self.db2(torch.cat((self.up2(x), level3), dim=1))
-        x = self.db3(torch.cat((self.up3(x), level2), dim=1))
-        x = self.db4(torch.cat((self.up4(x), level1), dim=1))
+    def forward(self, features: list[Tensor]) -> Tensor:
+        *outer, x = features
+        for level in reversed(range(len(outer))):
+            name = _NAMES[level]
+            # The upsampled half comes first in the concatenation, as the published weights expect.
+            x = self["db" + name](torch.cat((self["up" + name](x), outer[level]), dim=1))
         out: Tensor = self.fin_out(x)
         return out
 
@@ -126,13 +114,13 @@ class _DiscriminativeDecoder(nn.Module):
 class DiscriminativeSubNetwork(nn.Module):
     """Maps the anomaly: [reconstruction, image] B×2C×H×W → logits B×L×H×W, the first half normal, the other anomalous.
 
-    Sides divide by 32.
+    Sides divide by 2^(levels − 1).
     """
 
-    def __init__(self, channels: int, logits: int, width: int, aligned_corners: bool) -> None:
+    def __init__(self, channels: int, logits: int, width: int, levels: int, aligned_corners: bool) -> None:
         super().__init__()
-        self.encoder_segment = _DiscriminativeEncoder(channels, width)
-        self.decoder_segment = _DiscriminativeDecoder(logits, width, aligned_corners)
+        self.encoder_segment = _Encoder(channels, width, levels)
+        self.decoder_segment = _DiscriminativeDecoder(logits, width, levels, aligned_corners)
 
     def forward(self, joined: Tensor) -> Tensor:
         out: Tensor = self.decoder_segment(self.encoder_segment(joined))
@@ -143,9 +131,9 @@ class Draem(nn.Module):
     """The whole network: images B×C×H×W in [0,1] → (reconstruction B×C×H×W, logits B×2×H×W).
 
     With `fold` f > 1 both sub-networks work at 1/f of the resolution: each square of f×f pixels is handed to them as f²
-    channels, and theirs are laid out as pixels again. Sides that do not divide by 32f are padded with the border's
-    pixels and cropped again. Of a sub-network alone, the other's output is what it would add: the image itself as
-    reconstruction, or logits of zero.
+    channels, and theirs are laid out as pixels again. Sides that do not divide by the `stride` are padded with the
+    border's pixels and cropped again. Of a sub-network alone, the other's output is what it would add: the image itself
+    as reconstruction, or logits of zero.
 
     Source of the folding: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
     Convolutional Neural Network", CVPR 2016.
@@ -160,12 +148,12 @@ class Draem(nn.Module):
         self.parts, self.fold, self.stride = config.parts, config.fold, config.stride
         channels *= self.fold**2
         if self.parts != "discriminative":
-            self.reconstructive = ReconstructiveSubNetwork(channels, config.reconstructive_width, corners)
+            width, levels = config.reconstructive_width, config.levels - 1
+            self.reconstructive = ReconstructiveSubNetwork(channels, width, levels, corners)
         if self.parts != "reconstructive":
             inputs = 2 * channels if self.parts == "both" else channels
-            self.discriminative = DiscriminativeSubNetwork(
-                inputs, 2 * self.fold**2, config.discriminative_width, corners
-            )
+            width, levels = config.discriminative_width, config.levels
+            self.discriminative = DiscriminativeSubNetwork(inputs, 2 * self.fold**2, width, levels, corners)
         self.apply(_initialise)
 
     def channels_last(self) -> Draem:

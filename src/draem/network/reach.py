@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from draem.config import Parts
 
-_HALVINGS = {"reconstructive": 4, "discriminative": 5}
 
-
-def reach(parts: Parts = "both", fold: int = 1) -> int:
+def reach(parts: Parts = "both", fold: int = 1, levels: int = 6) -> int:
     """In pixels, up, down, left and right; the same for all widths."""
+    halvings = {"reconstructive": levels - 2, "discriminative": levels - 1}
     names = ("discriminative", "reconstructive") if parts == "both" else (parts,)
-    layers = "".join(_layers(_HALVINGS[name]) for name in names)
-    period = 2 ** max(_HALVINGS[name] for name in names)
+    layers = "".join(_layers(halvings[name]) for name in names)
+    period = 2 ** max(halvings[name] for name in names)
     seen = [(pixel, *_seen(pixel, layers)) for pixel in range(period)]
     # Folded pixels are squares: the last one of a square sees the first one of another, and the other way round.
     return max(fold * max(pixel - low, high - pixel) + fold - 1 for pixel, low, high in seen)
