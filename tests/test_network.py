@@ -258,7 +258,9 @@ def test_folded_parts_alone() -> None:
 
 def test_widths_in_words() -> None:
     assert NetworkConfig(reconstructive_width=8, discriminative_width=4).widths == "8/4"
-    assert NetworkConfig(reconstructive_width=8, discriminative_width=4, fold=2).widths == "8/4 fold 2"
+    folded = NetworkConfig(reconstructive_width=8, discriminative_width=4, fold=2, levels=5)
+    assert folded.widths == "8/4 fold 2"
+    assert folded.model_copy(update={"levels": 6}).widths == "8/4 fold 2 levels 6"
 
 
 def test_a_batch_is_its_images() -> None:

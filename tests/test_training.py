@@ -346,6 +346,8 @@ def test_init_from_another_network_says_which(finished: tuple[Path, Detector], p
         )
     with pytest.raises(ConfigError, match=r"its network is 4/4 \(.* this run's is 4/4 fold 2 \("):
         train(parts, tmp_path / "fold", settings={"network.fold": 2}, init=finished[0] / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"its network is 4/4 \(.* this run's is 4/4 levels 5 \("):
+        train(parts, tmp_path / "levels", settings={"network.levels": 5}, init=finished[0] / "model.safetensors")
     with pytest.raises(ConfigError, match=r"its network is 4/4 \(aligned .* 4/4 \(discriminative alone, aligned"):
         train(
             parts,

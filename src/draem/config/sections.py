@@ -153,6 +153,10 @@ class DataConfig(Section):
 Parts = Literal["both", "discriminative", "reconstructive"]
 
 
+LEVELS = {1: 6, 2: 5, 4: 4}
+"""Of each fold: those whose innermost pixel is 32 of the image's, as published."""
+
+
 class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
 
@@ -182,12 +186,16 @@ class NetworkConfig(Section):
     @property
     def widths(self) -> str:
         """As people read them: 32/16, or 32/16 fold 2."""
-        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold)
+        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold, self.levels)
 
 
-def widths_in_words(reconstructive: int, discriminative: int, fold: int) -> str:
-    """Widths of both sub-networks in short, the fold where there is one."""
-    return f"{reconstructive}/{discriminative}" + (f" fold {fold}" if fold > 1 else "")
+def widths_in_words(reconstructive: int, discriminative: int, fold: int, levels: int) -> str:
+    """Widths of both sub-networks in short, the fold where there is one, the levels where they are not the fold's."""
+    return (
+        f"{reconstructive}/{discriminative}"
+        + (f" fold {fold}" if fold > 1 else "")
+        + (f" levels {levels}" if levels != LEVELS[fold] else "")
+    )
 
 
 class TrainingConfig(Section):

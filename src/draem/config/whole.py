@@ -10,14 +10,11 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from draem.config.sections import DataConfig, NetworkConfig, ScoreConfig, Section, TrainingConfig
+from draem.config.sections import LEVELS, DataConfig, NetworkConfig, ScoreConfig, Section, TrainingConfig
 from draem.config.simulation import SimulationConfig
 from draem.errors import ConfigError
 from draem.presets import PRESETS
 from draem.settings import flat, nearest, nested, read_yaml, stack
-
-_LEVELS = {1: 6, 2: 5, 4: 4}
-"""Of each fold: those whose innermost pixel is 32 of the image's."""
 
 
 class Config(Section):
@@ -45,8 +42,10 @@ class Config(Section):
         if fold == "auto":
             fold = next((fold for fold in (4, 2) if _shortest_side(values) >= 64 * fold), 1)
             network = {**network, "fold": fold}
-        if network.get("levels") == "auto" and fold in (1, 2, 4):
-            network = {**network, "levels": _LEVELS[fold]}
+        if network.get("levels") == "auto" and fold in tuple(
+            LEVELS
+        ):  # which, unlike the mapping, may be asked about anything
+            network = {**network, "levels": LEVELS[fold]}
         return {**values, "network": network}
 
     @property

@@ -80,11 +80,12 @@ class TeacherRecord(Part):
     reconstructive_width: int
     discriminative_width: int
     fold: int = 1
+    levels: int = 6
 
     @property
     def widths(self) -> str:
         """As people read them."""
-        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold)
+        return widths_in_words(self.reconstructive_width, self.discriminative_width, self.fold, self.levels)
 
 
 class TrainingRecord(Part):

@@ -39,6 +39,8 @@ _NAMES = ("4", "3", "2", "1", "_b")
 class _Encoder(nn.ModuleDict):
     """Blocks at each level, half as fine as the one before; forward gives the features of all, outermost first."""
 
+    block1: nn.Sequential
+
     def __init__(self, channels: int, width: int, levels: int) -> None:
         super().__init__()
         for level, factor in enumerate(_ENCODED[:levels], 1):

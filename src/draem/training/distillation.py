@@ -53,6 +53,7 @@ class Teacher:
             reconstructive_width=network.reconstructive_width,
             discriminative_width=network.discriminative_width,
             fold=network.fold,
+            levels=network.levels,
         )
 
     def refuse_other_images(self, student: DataConfig) -> None:
