@@ -86,7 +86,7 @@ class DataConfig(Section):
     """`resize` ignores the aspect ratio; `letterbox` keeps it and pads by repeating the image's edge; `tiles` leaves
     images as they are and looks at parts of `size`, one after the other (docs/big-images.md)."""
     overlap: Annotated[int, Field(ge=0, le=8192)] = 64
-    """`tiles`: pixels that neighbouring tiles share at least, a multiple of 32; their sides: of `network.stride`."""
+    """`tiles`: pixels that neighbouring tiles share at least, a multiple of 32, like their sides."""
     region: Path | None = None
     """Where anomalies count: a mask image (white is inspected), drawn on one of the images, or a .json of polygons;
     none: everywhere. It goes into the model, where `draem set` changes it."""
@@ -194,7 +194,7 @@ def widths_in_words(reconstructive: int, discriminative: int, fold: int, levels:
     return (
         f"{reconstructive}/{discriminative}"
         + (f" fold {fold}" if fold > 1 else "")
-        + (f" levels {levels}" if levels != LEVELS[fold] else "")
+        + (f" levels {levels}" if levels != LEVELS.get(fold) else "")
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from draem.config import Parts
 
 
-def reach(parts: Parts = "both", fold: int = 1, levels: int = 6) -> int:
+def reach(parts: Parts, fold: int, levels: int) -> int:
     """In pixels, up, down, left and right; the same for all widths."""
     halvings = {"reconstructive": levels - 2, "discriminative": levels - 1}
     names = ("discriminative", "reconstructive") if parts == "both" else (parts,)
