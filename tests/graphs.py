@@ -21,7 +21,7 @@ WEIGHT = 0.75
 
 def brightness_header(thresholds: Thresholds | None = None, batch: int | None = None, **settings: object) -> Header:
     """A header that fits `brightness_graph`; `settings` have their dots written as two underscores."""
-    chosen: dict[str, object] = {"data.size": SIZE, "score.filter_size": 3}
+    chosen: dict[str, object] = {"data.size": SIZE, "score.map": "segmentation", "score.filter_size": 3}
     chosen |= {key.replace("__", "."): value for key, value in settings.items()}
     config = Config.resolve("edge", None, chosen)
     channels = config.data.pixel_format.channels

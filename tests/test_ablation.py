@@ -14,7 +14,7 @@ from scipy import ndimage
 import draem
 from draem.config import Config, NetworkConfig
 from draem.errors import ConfigError
-from draem.inspection.residual import residual_map, scored_maps
+from draem.inspection.residual import joint_map, residual_map, scored_maps
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses, ssim_map
 from tiny import TINY, write_noise
@@ -38,7 +38,7 @@ def test_every_row_trains_and_inspects(path: Path, tmp_path: Path) -> None:
     data = write_noise(tmp_path / "good", 5)
     write_noise(tmp_path / "imagenet", 2)
     settings: dict[str, object] = {
-        **TINY,
+        **{key: value for key, value in TINY.items() if key != "score.map"},
         "data.size": 32,
         "training.images": 4,
         "training.batch_size": 2,
@@ -92,7 +92,15 @@ def test_losses_of_a_sub_network_alone(parts: str) -> None:
     assert all(term == 0 for term in zero)
 
 
-@pytest.mark.parametrize(("parts", "map_"), [("reconstructive", "segmentation"), ("discriminative", "ssim")])
+@pytest.mark.parametrize(
+    ("parts", "map_"),
+    [
+        ("reconstructive", "segmentation"),
+        ("reconstructive", "joint"),
+        ("discriminative", "ssim"),
+        ("discriminative", "joint"),
+    ],
+)
 def test_a_map_that_the_network_does_not_make_is_refused(parts: str, map_: str) -> None:
     with pytest.raises(ConfigError, match=f"score.map={map_} does not go with network.parts={parts}"):
         Config.resolve("edge", None, {"network.parts": parts, "score.map": map_})
@@ -137,10 +145,33 @@ def test_maps_are_high_where_the_images_differ(kind: str, channels: int) -> None
     assert residual_map(kind, image, image).max() < 1e-5  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_joint_map_pixel_by_pixel(channels: int) -> None:
+    """By the formula, window by window; at the corner 16 of 25 pixels are beyond the border, and count as 0."""
+    rng = np.random.default_rng(5)
+    segmented = rng.random((20, 31), np.float32)
+    segmented[3, 4] = 0.0
+    image, other = rng.random((2, channels, 20, 31), np.float32)
+    found = joint_map(segmented, image, other)
+    difference = np.pad(np.abs(image.astype(np.float64) - other).mean(0), 2)
+    residual = np.lib.stride_tricks.sliding_window_view(difference, (5, 5)).sum((2, 3)) / 25
+    np.testing.assert_allclose(found, segmented.astype(np.float64) ** 0.8 * (residual + 0.001) ** 0.2, atol=1e-5)
+    assert found.dtype == np.float32
+    assert found[3, 4] == 0.0
+    # The same everywhere restored, the segmentation's order stays; where nothing differs, next to nothing is left.
+    np.testing.assert_array_equal(np.argsort(joint_map(segmented, image, image), None), np.argsort(segmented, None))
+    assert joint_map(segmented, image, image).max() <= 0.001**0.2 + 1e-6
+    assert joint_map(segmented, image, image + 40).max() <= 1.0
+    assert np.isnan(joint_map(segmented * np.nan, image, other)).all()
+
+
 def test_scored_maps_choose() -> None:
     image, other = (pixels[None] for pixels in pair())
     segmented = np.zeros((1, 48, 40), np.float32)
     assert scored_maps("segmentation", segmented, image, other) is segmented
+    np.testing.assert_array_equal(
+        scored_maps("joint", segmented, image, other)[0], joint_map(segmented[0], image[0], other[0])
+    )
     np.testing.assert_array_equal(
         scored_maps("msgms", segmented, image, other)[0], residual_map("msgms", image[0], other[0])
     )

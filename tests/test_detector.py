@@ -58,7 +58,8 @@ class Brightness:
 
 
 def _detector(backend: Backend | None = None, reject: float | None = 0.5, **settings: object) -> Detector:
-    wanted = {"data.size": 64, "score.filter_size": 1} | {k.replace("__", "."): v for k, v in settings.items()}
+    wanted = {"data.size": 64, "score.map": "segmentation", "score.filter_size": 1}
+    wanted |= {k.replace("__", "."): v for k, v in settings.items()}
     thresholds = None if reject is None else Thresholds(reject=reject, chosen_on="a test's")
     return Detector(backend or Brightness(), Header(config=Config.resolve("fast", None, wanted), thresholds=thresholds))
 
@@ -275,7 +276,9 @@ TWELVE_BITS = {"data.depth": 16, "data.value_range": [0, 4095]}
 def test_images_of_another_kind_are_said_once(
     settings: dict[str, Any], image: NDArray[Any], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1} | settings)
+    config = Config.resolve(
+        "fast", None, {"data.size": 64, "score.map": "segmentation", "score.filter_size": 1} | settings
+    )
     channels = config.data.pixel_format.channels
     header = Header(config=config, channels=channels, colour_order=colour_order(channels))
     found = Detector(Brightness(), header).predict([image, image, image])

@@ -125,7 +125,7 @@ def test_a_letterboxs_padding_is_not_counted(tmp_path: Path, woven_tree: Path) -
 
 
 def test_a_perfect_detector_is_perfect(woven_tree: Path, tmp_path: Path) -> None:
-    config = Config.resolve("fast", None, {"data.size": 64, "score.filter_size": 1})
+    config = Config.resolve("fast", None, {"data.size": 64, "score.map": "segmentation", "score.filter_size": 1})
     masks = [
         np.zeros((64, 64), bool) if sample.truth is None else load_truth(sample.truth, (64, 64), config.data)
         for sample in read_layout(woven_tree).test

@@ -238,8 +238,11 @@ def agree(run: Run, model: Path, images: list[Raw], folder: Path) -> list[str]:
     "data",
     [{}, {"interpolation": "linear"}, {"value_range": (40.0, 200.0), "fit": "letterbox"}, {"outside": "blank"}],
 )
-def test_openvino_program_decides_as_draem(inspect: Run, tiny_ir: Path, tmp_path: Path, data: dict[str, Any]) -> None:
-    model = lowered(tiny_ir, tmp_path / "model.xml", data=data)
+@pytest.mark.parametrize("map_", ["segmentation", "joint"])
+def test_openvino_program_decides_as_draem(
+    inspect: Run, tiny_ir: Path, tmp_path: Path, data: dict[str, Any], map_: str
+) -> None:
+    model = lowered(tiny_ir, tmp_path / "model.xml", data=data, score={"map": map_})
     if data.get("outside") == "blank":
         half = RegionOfInterest(inspect=[[(0.1, 0.0), (0.6, 0.0), (0.6, 1.0), (0.1, 1.0)]])
         edit_header(model, read_header(model).model_copy(update={"region": half}))
@@ -338,6 +341,9 @@ def test_onnxruntime_program_decides_as_draem(tiny_onnx: Path, tmp_path: Path) -
         pytest.skip("no C++ headers of ONNX Runtime; ORT=FOLDER names its unpacked release")
     run = built("inspect_onnxruntime", tmp_path, ORT=place)
     model = Path(shutil.copy(tiny_onnx, tmp_path / "model.onnx"))
+    header = read_header(model)
+    score = header.config.score.model_copy(update={"map": "joint"})
+    edit_header(model, header.model_copy(update={"config": header.config.model_copy(update={"score": score})}))
     assert set(agree(run, model, [picture(*size) for size in SIZES], tmp_path)) == {"accept", "review", "reject"}
 
 
@@ -489,8 +495,15 @@ def test_snippet_scores_as_draem(
     write_image(Path("part.png"), image)
     cv2.imwrite("deep.png", picture(150, 90, 1, 16))
     header = read_header(model)
-    for data in ({"fit": "resize"}, {"fit": "letterbox"}, {"fit": "letterbox", "value_range": (30.0, 220.0)}):
-        config = header.config.model_copy(update={"data": header.config.data.model_copy(update=data)})
+    ways: list[tuple[dict[str, Any], str]] = [
+        ({"fit": "resize"}, "segmentation"),
+        ({"fit": "letterbox"}, "joint"),
+        ({"fit": "letterbox", "value_range": (30.0, 220.0)}, "segmentation"),
+    ]
+    for data, map_ in ways:
+        updates: dict[str, Any] = {"data": header.config.data.model_copy(update=data)}
+        updates |= {"score": header.config.score.model_copy(update={"map": map_})}
+        config = header.config.model_copy(update=updates)
         edit_header(model, header.model_copy(update={"config": config}))
         names: dict[str, Any] = {}
         exec(compile(snippet, "deploy.md", "exec"), names)  # the page is our own

@@ -129,7 +129,7 @@ def test_onnx_runtime_multiplies_in_int8(made: dict[str, Quantised], tmp_path: P
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_a_fold_in_int8(to: ArtefactFormat, good: Dataset, tmp_path: Path) -> None:
-    """The convolutions of folded pixels are int8, too, but for ONNX Runtime's three that see or give pixels."""
+    """The 41 convolutions of folded pixels are int8, too, but for ONNX Runtime's three that see or give pixels."""
     path = write_tiny_model(tmp_path / "model.safetensors", network__fold=2)
     network, header = load_model(path)
     free = Damage(*4 * [10**6])
@@ -139,7 +139,7 @@ def test_a_fold_in_int8(to: ArtefactFormat, good: Dataset, tmp_path: Path) -> No
     exact, found = _exact(network, images), _maps(made, images)
     assert np.abs(found - exact).mean() < 0.3 * np.abs(exact - exact.mean()).mean()
     if to == "onnx":
-        assert _optimised(made, tmp_path).count("QLinearConv") >= 48
+        assert _optimised(made, tmp_path).count("QLinearConv") >= 38
 
 
 def test_material_is_from_good_images_and_says_so(network: tuple[Draem, Header], good: Dataset) -> None:

@@ -51,7 +51,8 @@ class Backend:
 
 
 def _detector(backend: Backend) -> Detector:
-    return Detector(backend, Header(config=Config.resolve("fast", None, {"data.size": 32, "score.filter_size": 1})))
+    settings = {"data.size": 32, "score.map": "segmentation", "score.filter_size": 1}
+    return Detector(backend, Header(config=Config.resolve("fast", None, settings)))
 
 
 class Camera:

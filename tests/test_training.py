@@ -352,7 +352,7 @@ def test_init_from_another_network_says_which(finished: tuple[Path, Detector], p
         train(
             parts,
             tmp_path / "alone",
-            settings={"network.parts": "discriminative"},
+            settings={"network.parts": "discriminative", "score.map": "segmentation"},
             init=finished[0] / "model.safetensors",
         )
     with pytest.raises(ModelFileError, match=r"nowhere\.safetensors"):

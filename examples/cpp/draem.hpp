@@ -69,29 +69,51 @@ inline void blank_outside(const Fit& fit, const Header& header, float* input) {
         if (!kept[i % header.pixels()]) input[i] = middle;
 }
 
-/// The maximum of the anomaly map (height × width) under a mean filter, zeros beyond the border. Throws Error.
-inline float image_score(const float* anomaly_map, const Fit& fit, const Header& header) {
-    const int height = header.height, width = header.width, side = header.filter_size, reach = side / 2;
-    const std::vector<char> kept = inspected_pixels(fit, header);
-    // Sums over rectangles, by a table of the sums above and left of each pixel.
-    std::vector<double> sums(static_cast<std::size_t>(height + 1) * (width + 1));
+/// Means over side × side pixels of a map (height × width), zeros beyond the border: by a table of the sums above and left
+/// of each pixel.
+inline std::vector<double> mean_filter(const std::vector<double>& map, int height, int width, int side) {
+    std::vector<double> sums(static_cast<std::size_t>(height + 1) * (width + 1)), means(map.size());
     const auto at = [&](int y, int x) -> double& { return sums[static_cast<std::size_t>(y) * (width + 1) + x]; };
     for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) {
-            const std::size_t place = static_cast<std::size_t>(y) * width + x;
-            // Not a number is above no threshold: every part would be accepted.
-            if (!std::isfinite(anomaly_map[place]))
-                throw Error("the network's anomaly map holds values that are not numbers: its weights are spoilt");
-            at(y + 1, x + 1) = (kept[place] ? anomaly_map[place] : 0.0) + at(y, x + 1) + at(y + 1, x) - at(y, x);
-        }
-    double most = 0.0;
+        for (int x = 0; x < width; ++x)
+            at(y + 1, x + 1) =
+                map[static_cast<std::size_t>(y) * width + x] + at(y, x + 1) + at(y + 1, x) - at(y, x);
+    const int reach = side / 2;
     for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x) {
             const int top = std::max(y - reach, 0), bottom = std::min(y + reach + 1, height);
             const int left = std::max(x - reach, 0), right = std::min(x + reach + 1, width);
-            most = std::max(most, at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left));
+            means[static_cast<std::size_t>(y) * width + x] =
+                (at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)) / (double(side) * side);
         }
-    return static_cast<float>(most / (double(side) * side));
+    return means;
+}
+
+/// The anomaly map where image and reconstruction (C×H×W) differ, too, if the model says so; in place.
+inline void join_residual(const float* image, const float* reconstruction, const Header& header, float* anomaly_map) {
+    if (!header.joint) return;
+    std::vector<double> difference(header.pixels());
+    for (std::size_t i = 0; i < header.values(); ++i)
+        difference[i % header.pixels()] += std::abs(double(image[i]) - reconstruction[i]) / header.channels;
+    const std::vector<double> residual = mean_filter(difference, header.height, header.width, 5);
+    for (std::size_t i = 0; i < header.pixels(); ++i) {
+        const double joint = std::pow(double(anomaly_map[i]), 0.8) * std::pow(std::max(residual[i], 0.0) + 0.001, 0.2);
+        anomaly_map[i] = static_cast<float>(std::min(joint, 1.0));
+    }
+}
+
+/// The maximum of the anomaly map (height × width) under a mean filter, zeros beyond the border. Throws Error.
+inline float image_score(const float* anomaly_map, const Fit& fit, const Header& header) {
+    const std::vector<char> kept = inspected_pixels(fit, header);
+    std::vector<double> counted(header.pixels());
+    for (std::size_t i = 0; i < counted.size(); ++i) {
+        // Not a number is above no threshold: every part would be accepted.
+        if (!std::isfinite(anomaly_map[i]))
+            throw Error("the network's anomaly map holds values that are not numbers: its weights are spoilt");
+        counted[i] = kept[i] ? anomaly_map[i] : 0.0;
+    }
+    const std::vector<double> means = mean_filter(counted, header.height, header.width, header.filter_size);
+    return static_cast<float>(std::max(0.0, *std::max_element(means.begin(), means.end())));
 }
 
 /// Whether this processor is known to add up products of 8 bits without overflow. Where it is not, int8 files are to be
@@ -122,10 +144,15 @@ inline std::string one_line(const std::string& text) {
     return line;
 }
 
+/// What a network says of a batch: anomaly maps B×H×W, and reconstructions B×C×H×W.
+struct Answer {
+    const float *maps, *reconstructions;
+};
+
 /// Inspects the images given on the command line and writes a JSON line for each; returns the exit code.
 ///
-/// A Network is made from a path and has header(); run(images) gives the anomaly maps B×H×W of a batch B×C×H×W, with B
-/// images as header().batch says.
+/// A Network is made from a path and has header(); run(images) gives the Answer to a batch B×C×H×W, with B images as
+/// header().batch says.
 template <class Network>
 int inspect(int argc, char** argv) {
     if (argc < 3) {
@@ -146,10 +173,13 @@ int inspect(int argc, char** argv) {
                 fits.push_back(preprocess(Netpbm::read(path), header, &images[i * header.values()]));
                 blank_outside(fits.back(), header, &images[i * header.values()]);
             }
-            const float* maps = network.run(images);
+            const Answer answer = network.run(images);
             for (int i = 0; i < count; ++i) {
                 path = argv[first + i];
-                const float score = image_score(maps + i * header.pixels(), fits[i], header);
+                std::vector<float> map(answer.maps + i * header.pixels(), answer.maps + (i + 1) * header.pixels());
+                join_residual(&images[i * header.values()], answer.reconstructions + i * header.values(), header,
+                              map.data());
+                const float score = image_score(map.data(), fits[i], header);
                 const char* found = verdict(score, header);
                 std::printf("{\"path\": %s, \"score\": %.9g, \"verdict\": %s}\n", json_text(path).c_str(), score,
                             found ? json_text(found).c_str() : "null");

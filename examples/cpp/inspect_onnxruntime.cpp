@@ -27,17 +27,18 @@ public:
 
     const draem::Header& header() const { return header_; }
 
-    /// Anomaly maps B×H×W of a batch B×C×H×W; they stay valid until the next run.
-    const float* run(std::vector<float>& images) {
+    /// What it says of a batch B×C×H×W; valid until the next run.
+    draem::Answer run(std::vector<float>& images) {
         const std::int64_t shape[] = {header_.batch, header_.channels, header_.height, header_.width};
         const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
         const auto input =
             Ort::Value::CreateTensor<float>(memory, images.data(), images.size(), shape, 4);
-        const char *inputs[] = {"image"}, *outputs[] = {"anomaly_map"};
-        maps_ = std::move(session_.Run(Ort::RunOptions{nullptr}, inputs, &input, 1, outputs, 1).front());
-        if (maps_.GetTensorTypeAndShapeInfo().GetElementCount() != header_.batch * header_.pixels())
+        const char *inputs[] = {"image"}, *outputs[] = {"anomaly_map", "reconstruction"};
+        found_ = session_.Run(Ort::RunOptions{nullptr}, inputs, &input, 1, outputs, 2);
+        const auto count = [&](int output) { return found_[output].GetTensorTypeAndShapeInfo().GetElementCount(); };
+        if (count(0) != header_.batch * header_.pixels() || count(1) != images.size())
             throw draem::Error("its maps are not of its input's size");
-        return maps_.GetTensorData<float>();
+        return {found_[0].GetTensorData<float>(), found_[1].GetTensorData<float>()};
     }
 
 private:
@@ -50,7 +51,7 @@ private:
 
     Ort::Env environment_{ORT_LOGGING_LEVEL_FATAL, "draem"};
     Ort::Session session_{nullptr};
-    Ort::Value maps_{nullptr};
+    std::vector<Ort::Value> found_;
     draem::Header header_;
 };
 

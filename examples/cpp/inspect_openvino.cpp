@@ -36,13 +36,14 @@ public:
 
     const draem::Header& header() const { return header_; }
 
-    /// Anomaly maps B×H×W of a batch B×C×H×W; they stay valid until the next run.
-    const float* run(std::vector<float>& images) {
+    /// What it says of a batch B×C×H×W; valid until the next run.
+    draem::Answer run(std::vector<float>& images) {
         request_.set_tensor("image", ov::Tensor(ov::element::f32, shape(), images.data()));
         request_.infer();
-        const ov::Tensor maps = request_.get_tensor("anomaly_map");
-        if (maps.get_size() != header_.batch * header_.pixels()) throw draem::Error("its maps are not of its input's size");
-        return maps.data<const float>();
+        const ov::Tensor maps = request_.get_tensor("anomaly_map"), restored = request_.get_tensor("reconstruction");
+        if (maps.get_size() != header_.batch * header_.pixels() || restored.get_size() != images.size())
+            throw draem::Error("its maps are not of its input's size");
+        return {maps.data<const float>(), restored.data<const float>()};
     }
 
 private:

@@ -26,6 +26,7 @@ struct Header {
     std::optional<std::pair<double, double>> value_range;  ///< raw values that become black and white
     bool letterbox = false;                                ///< else the aspect ratio is ignored
     bool area = true;                                      ///< shrinks by averaging; else linearly
+    bool joint = false;                                    ///< score where image and reconstruction differ, too
     int filter_size = 21;                                  ///< side of the mean filter; odd
     std::optional<double> reject, review;                  ///< scores above are rejected; go to review
     std::vector<Polygon> inspect, ignore;                  ///< the region of interest
@@ -67,7 +68,7 @@ inline Header read_header(const std::string& text, const std::string& sum) {
     const std::string &fit = data["fit"].text(), &map = score["map"].text();
     if (fit != "resize" && fit != "letterbox") throw Error("this program does not do data.fit=" + fit);
     if (!json["registration"].is_null()) throw Error("this program does not do registration");
-    if (map != "segmentation") throw Error("this program does not do score.map=" + map);
+    if (map != "segmentation" && map != "joint") throw Error("this program does not do score.map=" + map);
 
     Header header;
     header.channels = json["channels"].integer();
@@ -78,6 +79,7 @@ inline Header read_header(const std::string& text, const std::string& sum) {
         header.value_range = {range.item(0).number(), range.item(1).number()};
     header.letterbox = fit == "letterbox";
     header.area = data["interpolation"].text() == "area";
+    header.joint = map == "joint";
     header.filter_size = score["filter_size"].integer();
     if (const Json& thresholds = json["thresholds"]; !thresholds.is_null()) {
         header.reject = thresholds["reject"].number();

@@ -293,11 +293,15 @@ class TrainingConfig(Section):
         return self
 
 
+ScoreMap = Literal["segmentation", "joint", "ssim", "msgms"]
+
+
 class ScoreConfig(Section):
     """From anomaly map to image score and verdict."""
 
-    map: Literal["segmentation", "ssim", "msgms"] = "segmentation"
-    """The discriminative sub-network's map, or how unlike image and reconstruction are: SSIM, gradients (MSGMS)."""
+    map: ScoreMap = "segmentation"
+    """The discriminative sub-network's map, as published; how unlike image and reconstruction are: SSIM, gradients
+    (MSGMS); `joint`: the map where image and reconstruction differ, too."""
 
     filter_size: Annotated[int, Field(ge=1, le=255)] = 21
     """Side of the mean filter (stride 1, zero padding) whose maximum is the image score; odd."""

@@ -57,10 +57,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _something_to_score(self) -> Self:
-        segments = self.score.map == "segmentation"
-        if (self.network.parts == "reconstructive" and segments) or (
-            self.network.parts == "discriminative" and not segments
-        ):
+        makes = {"reconstructive": ("ssim", "msgms"), "discriminative": ("segmentation",)}.get(self.network.parts)
+        if makes is not None and self.score.map not in makes:
             raise ValueError(
                 f"score.map={self.score.map} does not go with network.parts={self.network.parts}: "
                 "reconstructive needs ssim or msgms, discriminative needs segmentation"

@@ -11,12 +11,13 @@ import copy
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from draem.config import ScoreMap
 from draem.data.samples import Dataset
 from draem.deployment.balancing import balance
 from draem.deployment.formats import Int8Format, OnnxFormat, OpenvinoFormat, Run
@@ -247,7 +248,7 @@ def _pixel_ap(maps: Images, masks: NDArray[np.bool_]) -> float:
     return accumulator.overall().pixel_ap or 0.0
 
 
-def _scored(kind: Literal["segmentation", "ssim", "msgms"], run: Run, images: Images) -> Images:
+def _scored(kind: ScoreMap, run: Run, images: Images) -> Images:
     maps, reconstructions = run(images)
     return scored_maps(kind, maps, images, reconstructions)
 

@@ -1,6 +1,6 @@
-"""Anomaly maps from the difference between an image and its reconstruction: for networks without a segmentation.
+"""Anomaly maps from the difference between an image and its reconstruction, alone or beside the segmentation.
 
-The paper's ablation scores its reconstructive sub-network alone in these two ways.
+SSIM and MSGMS are for networks without a segmentation: the paper's ablation scores its reconstructive sub-network so.
 """
 
 from __future__ import annotations
@@ -11,24 +11,47 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from draem.config import ScoreMap
+
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 _SCALES = 4
 _C = 0.0026
 """Keeps the similarity of flat surroundings at 1; for values in [0, 1]."""
+_JOINT_WINDOW = 5
+_JOINT_SHARE = 0.2
+"""The residual's exponent; the segmentation's is the rest."""
+_JOINT_LEAST = 0.001
+"""Added to the residual: a quarter of one of 255 levels, so that rounding errors of it stay small in the joint map."""
 _PREWITT = np.array([[1.0, 0.0, -1.0]] * 3, np.float32) / 3.0
 
 
 def scored_maps(
-    kind: Literal["segmentation", "ssim", "msgms"],
+    kind: ScoreMap,
     segmented: NDArray[np.float32],
     images: NDArray[np.float32],
     reconstructions: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """The maps that are scored, B×H×W float32 in [0, 1]: those of the segmentation, or of `residual_map`."""
+    """The maps that are scored, B×H×W float32 in [0, 1]: those of the segmentation, `joint_map` or `residual_map`."""
     if kind == "segmentation":
         return segmented
+    if kind == "joint":
+        return np.stack([joint_map(*three) for three in zip(segmented, images, reconstructions, strict=True)])
     return np.stack([residual_map(kind, *pair) for pair in zip(images, reconstructions, strict=True)])
+
+
+def joint_map(
+    segmented: NDArray[np.float32], image: NDArray[np.float32], reconstruction: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Segmentation p (H×W in [0, 1]) where image and reconstruction (C×H×W) differ, too: p^0.8 · (r + 0.001)^0.2.
+
+    r is their mean absolute difference over the channels and over 5×5 pixels, with zeros beyond the border. Returns
+    H×W float32 in [0, 1].
+    """
+    difference = np.abs(image - reconstruction).mean(axis=0)
+    residual = cv2.blur(difference, (_JOINT_WINDOW, _JOINT_WINDOW), borderType=cv2.BORDER_CONSTANT)
+    joint = cv2.pow(segmented, 1.0 - _JOINT_SHARE) * cv2.pow(residual + np.float32(_JOINT_LEAST), _JOINT_SHARE)
+    return np.asarray(np.clip(joint, 0.0, 1.0), np.float32)
 
 
 def residual_map(
