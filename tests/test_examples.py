@@ -498,13 +498,15 @@ def test_snippet_scores_as_draem(
     ways: list[tuple[dict[str, Any], str]] = [
         ({"fit": "resize"}, "segmentation"),
         ({"fit": "letterbox"}, "joint"),
+        ({"fit": "resize", "outside": "blank"}, "joint"),
         ({"fit": "letterbox", "value_range": (30.0, 220.0)}, "segmentation"),
     ]
     for data, map_ in ways:
         updates: dict[str, Any] = {"data": header.config.data.model_copy(update=data)}
         updates |= {"score": header.config.score.model_copy(update={"map": map_})}
         config = header.config.model_copy(update=updates)
-        edit_header(model, header.model_copy(update={"config": config}))
+        region = RegionOfInterest(inspect=TRIANGLES) if data.get("outside") else None
+        edit_header(model, header.model_copy(update={"config": config, "region": region}))
         names: dict[str, Any] = {}
         exec(compile(snippet, "deploy.md", "exec"), names)  # the page is our own
         score, found = capsys.readouterr().out.split()

@@ -161,7 +161,7 @@ class NetworkConfig(Section):
     """The widths of both sub-networks; 128 and 64 are the published ones."""
 
     parts: Parts = "both"
-    """Both sub-networks, or one alone, as in the paper's ablation; the reconstructive one needs a `score.map`."""
+    """Both sub-networks, or one alone, as in the paper's ablation; one needs a `score.map` that it makes."""
 
     reconstructive_width: Width = 128
     """Channels at the highest resolution of the reconstructive sub-network; deeper levels have up to eight times as
