@@ -184,7 +184,7 @@ def test_one_small_image_is_too_little_for_batch_norm(parts: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"training\.batch_size=1 cannot train on images of 32×32"):
         train(parts, tmp_path / "run", {"training.batch_size": 1})
     train(parts, tmp_path / "wider", {"training.batch_size": 1, "data.size": (32, 33), "training.images": 1})
-    folded = {"network.fold": 2, "training.batch_size": 1, "training.images": 1}
+    folded = {"network.fold": 2, "network.levels": 6, "training.batch_size": 1, "training.images": 1}
     with pytest.raises(ConfigError, match=r"training\.batch_size=1 cannot train on images of 64×64"):
         train(parts, tmp_path / "folded", folded | {"data.size": 64})
     train(parts, tmp_path / "folded", folded | {"data.size": (64, 65)})
