@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from draem.config import NetworkConfig
+from draem.config import NetworkConfig, widths_in_words
 from draem.network.draem import Draem, anomaly_map
 from tiny import lively_
 
@@ -261,6 +261,7 @@ def test_widths_in_words() -> None:
     folded = NetworkConfig(reconstructive_width=8, discriminative_width=4, fold=2, levels=5)
     assert folded.widths == "8/4 fold 2"
     assert folded.model_copy(update={"levels": 6}).widths == "8/4 fold 2 levels 6"
+    assert widths_in_words(8, 4, 8, 6) == "8/4 fold 8 levels 6"  # as a header may say of a teacher
 
 
 def test_a_batch_is_its_images() -> None:

@@ -43,7 +43,7 @@ class Config(Section):
             fold = next((fold for fold in (4, 2) if _shortest_side(values) >= 64 * fold), 1)
             network = {**network, "fold": fold}
         if network.get("levels") == "auto":
-            known = fold if fold in (1, 2, 4) else 1  # what is wrong with another is said elsewhere
+            known = fold if fold in [*LEVELS] else 1  # what is wrong with another is said elsewhere
             network = {**network, "levels": LEVELS[known]}
         return {**values, "network": network}
 
