@@ -10,13 +10,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import nn
 
 import draem
 from draem.config import Config, NetworkConfig
+from draem.data.bank import ImageBank
 from draem.errors import ConfigError
 from draem.inspection.residual import joint_map, residual_map, scored_maps
 from draem.network.draem import Draem
 from draem.network.losses import draem_losses, ssim_map
+from draem.simulation.simulator import Simulator
+from draem.training.validation import validate
 from tiny import TINY, write_noise
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "ablation").glob("*.yaml"))
@@ -163,6 +167,31 @@ def test_joint_map_pixel_by_pixel(channels: int) -> None:
     assert joint_map(segmented, image, image).max() <= 0.001**0.2 + 1e-6
     assert joint_map(segmented, image, image + 40).max() <= 1.0
     assert np.isnan(joint_map(segmented * np.nan, image, other)).all()
+
+
+class _Fixed(nn.Module):
+    """Finds what is bright; what it restores is darker than the image by a ramp of so much."""
+
+    def __init__(self, ramp: float) -> None:
+        super().__init__()
+        self.ramp = ramp
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        bright = images.mean(1, keepdim=True)
+        ramp = torch.linspace(0.0, self.ramp, images.shape[-1])
+        return images - ramp, torch.cat((torch.zeros_like(bright), 8.0 * bright - 4.0), dim=1)
+
+
+@pytest.mark.parametrize("map_", ["segmentation", "joint"])
+def test_validation_scores_the_map_that_inspection_will(map_: str, tmp_path: Path) -> None:
+    config = Config.resolve("edge", None, TINY | {"score.map": map_})
+    simulator, cpu = Simulator(config.simulation, config.data.size, "cpu"), torch.device("cpu")
+    with ImageBank.load(sorted(write_noise(tmp_path / "good", 4).iterdir()), config.data) as bank:
+        found = [
+            validate(_Fixed(ramp), simulator, bank, config, cpu).metrics.pixel_ap  # type: ignore[arg-type]
+            for ramp in (0.0, 0.9)
+        ]
+    assert (found[0] == found[1]) == (map_ == "segmentation")
 
 
 def test_scored_maps_choose() -> None:

@@ -19,9 +19,10 @@ import torch
 from draem.data.layouts import read_layout
 from draem.data.samples import Dataset, Sample, split_good
 from draem.deployment import material
+from draem.deployment import quantise as quantising
 from draem.deployment.formats import OnnxFormat, OpenvinoFormat
 from draem.deployment.fragility import fragility
-from draem.deployment.graph import onnx_graph
+from draem.deployment.graph import InspectionGraph, onnx_graph
 from draem.deployment.material import Simulations, draw_material
 from draem.deployment.quantise import BUDGET, Damage, Quantised, damage, quantise
 from draem.errors import DataError
@@ -95,6 +96,23 @@ def test_answers_like_the_network_on_simulated_anomalies(
     assert found.shape == exact.shape
     assert np.abs(found - exact).mean() < 0.05
     assert np.abs(found - exact).mean() < 0.3 * np.abs(exact - exact.mean()).mean()
+
+
+@pytest.mark.parametrize("map_", ["segmentation", "joint"])
+def test_it_is_judged_by_the_map_that_is_scored(map_: str, network: tuple[Draem, Header], good: Dataset) -> None:
+    """Reconstructions that differ do harm only where they count."""
+    header = network[1]
+    score = header.config.score.model_copy(update={"map": map_})
+    header = header.model_copy(update={"config": header.config.model_copy(update={"score": score})})
+    judge = quantising._Judge(network[0], header, draw_material(header, good, lambda done, total: None).judging, 2)
+    exact = quantising._runner(InspectionGraph(network[0]))
+
+    def darker(images: Images) -> tuple[Images, Images]:
+        maps, reconstructions = exact(images)
+        return maps, reconstructions - np.float32(0.3)
+
+    assert judge(exact).map_mean == 0.0
+    assert (judge(darker).map_mean > 0.01) == (map_ == "joint")
 
 
 def test_weights_are_int8(made: dict[str, Quantised]) -> None:
