@@ -255,6 +255,7 @@ SMALL: dict[str, Any] = {
     "network.reconstructive_width": 2,
     "network.discriminative_width": 2,
     "network.fold": 1,
+    "network.levels": 3,
     "training.threads": 1,
 }
 

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 2,
     "network.fold": 1,
+    "network.levels": 3,
     "network.discriminative_width": 2,
     "training.precision": "fp32",
     "training.accelerator": "cpu",

@@ -34,6 +34,7 @@ RUN = {
     "data.size": 32,
     "network.reconstructive_width": 2,
     "network.fold": 1,
+    "network.levels": 3,
     "network.discriminative_width": 2,
     "training.images": 8,
     "training.batch_size": 4,

@@ -31,7 +31,7 @@ from tiny import lively_, write_tiny_model
 Run = Callable[..., Outcome]
 SMALL = [
     *("--set", "data.size=32", "--set", "network.reconstructive_width=2", "--set", "network.discriminative_width=2"),
-    *("--set", "network.fold=1"),
+    *("--set", "network.fold=1", "--set", "network.levels=3"),
     *("--set", "training.precision=fp32", "--set", "training.validations=1", "--set", "training.batch_size=4"),
 ]
 
@@ -219,6 +219,7 @@ def test_demo(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     small = {"data.size": 32, "training.batch_size": 4, "training.precision": "fp32"}
     small |= {
         "network.fold": 1,
+        "network.levels": 3,
         "network.reconstructive_width": 2,
         "network.discriminative_width": 2,
         "training.validations": 1,

@@ -17,6 +17,7 @@ SMALL = {
     "data.size": 32,
     "network.reconstructive_width": 4,
     "network.fold": 1,
+    "network.levels": 3,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.validations": 1,

@@ -117,6 +117,7 @@ def training(
         "data.size": 32,
         "network.reconstructive_width": 4,
         "network.fold": 1,
+        "network.levels": 3,
         "network.discriminative_width": 4,
         "training.accumulate": 2,
         "training.optimizer": "muon" if request.param == "muon" else "adamw",

@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 4,
     "network.fold": 1,
+    "network.levels": 3,
     "network.discriminative_width": 4,
     "training.batch_size": 2,
     "training.images": 4 * STEPS,

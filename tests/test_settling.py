@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "network.reconstructive_width": 4,
     "network.discriminative_width": 4,
     "network.fold": 1,
+    "network.levels": 3,
     "training.batch_size": 4,
     "training.images": 160,
     "training.validations": 20,

@@ -36,7 +36,7 @@ for words in sys.argv[2:]:
 time.sleep(5)  # some report only later
 """
 SHORT = (
-    "--images 8 --set data.size=32 --set training.batch_size=4 --set network.fold=1 "
+    "--images 8 --set data.size=32 --set training.batch_size=4 --set network.fold=1 --set network.levels=3 "
     "--set network.reconstructive_width=2 --set network.discriminative_width=2 --set training.validations=1"
 )
 COMMANDS = {

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "data.size": 32,
     "network.reconstructive_width": 4,
     "network.fold": 1,
+    "network.levels": 3,
     "network.discriminative_width": 4,
     "training.batch_size": 4,
     "training.images": 24,
@@ -382,6 +383,7 @@ def test_bf16_follows_the_fp32_loss_curve(parts: Path, tmp_path: Path) -> None:
         "training.validations": 0,
         "network.reconstructive_width": 8,
         "network.fold": 1,
+        "network.levels": 3,
         "training.keep": "last",
     }
     for precision in ("fp32", "bf16"):

@@ -21,6 +21,7 @@ TINY = {
     "network.reconstructive_width": 4,
     "network.discriminative_width": 4,
     "network.fold": 1,
+    "network.levels": 3,
     "score.map": "segmentation",
     "score.filter_size": 5,
     "training.threads": 1,

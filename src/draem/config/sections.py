@@ -236,7 +236,7 @@ class TrainingConfig(Section):
     """`hold`: share of the run in which the rate falls at last, along a line."""
     patience: Annotated[int, Field(ge=0)] = 0
     """`hold`: the run begins to fall once so many validations in a row have not raised the best pixel AP on simulated
-    defects by 0.005; 0: when the budget says so."""
+    defects by 0.005; 0: when the budget says so. `auto`: 4 where `hold` has validations, else 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; larger ones are scaled down to it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
