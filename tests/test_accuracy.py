@@ -256,6 +256,18 @@ def test_recipes_lay_their_settings_over_the_common_ones(tmp_path: Path) -> None
         read_recipes(file, ["speed"])
 
 
+@pytest.mark.parametrize("preset", ["edge", "fast"])
+def test_a_yardstick_has_the_preset_s_network_and_images(preset: str) -> None:
+    known = {
+        recipe.name: recipe.config(1) for recipe in read_recipes(Path(accuracy.__file__).with_name("presets.yaml"))
+    }
+    ours, yardstick = known[preset], known[f"official-{preset}"]
+    assert yardstick.preset == "official"
+    assert ours.differences(yardstick), "another recipe"
+    assert ours.training.images == yardstick.training.images
+    assert yardstick.network == ours.network.model_copy(update={"aligned_corners": True})
+
+
 def test_sections_and_dotted_keys_mean_the_same(tmp_path: Path) -> None:
     """A section of a recipe changes what it names of the common one, and leaves the rest."""
     file = write_recipes(

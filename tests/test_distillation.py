@@ -172,8 +172,8 @@ def test_teacher_and_student_of_different_folds(taught: int, fold: int, parts: P
     assert record.teacher.fold == taught
     assert trained.header.config.network.fold == fold
     teacher = header_rows(trained.header)["teacher"]
-    assert teacher.startswith("fast, widths 5/4 fold 2, " if taught == 2 else "fast, widths 5/4, ")
-    said = "widths 4/4 fold 2" if fold == 2 else "widths 4/4"
+    assert teacher.startswith("fast, widths 5/4 fold 2 levels 3, " if taught == 2 else "fast, widths 5/4 levels 3, ")
+    said = "widths 4/4 fold 2 levels 3" if fold == 2 else "widths 4/4 levels 3"
     assert header_rows(trained.header)["preset"].endswith(said)
 
 
@@ -277,10 +277,10 @@ def test_the_header_says_the_teacher(teacher: Path, parts: Path, tmp_path: Path,
     assert record is not None
     assert record == student.header.training
     assert record.teacher == TeacherRecord(
-        sha256=known.sha256, preset="fast", reconstructive_width=8, discriminative_width=6
+        sha256=known.sha256, preset="fast", reconstructive_width=8, discriminative_width=6, levels=3
     )
     said = run_cli("info", tmp_path / "model.safetensors").out
-    assert "fast, widths 8/6" in said
+    assert "fast, widths 8/6 levels 3, " in said
     assert known.sha256[:16] in said
     assert student.header.config.training.teacher == teacher
     assert student.header.config.preset == "edge"
@@ -438,7 +438,7 @@ def test_command_line(teacher: Path, parts: Path, tmp_path: Path, run_cli: Any) 
     done = run_cli("distill", teacher, parts, "--out", tmp_path / "run", "--images", "8", "--seed", "3", *given[:8])
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1] == f"model: {tmp_path / 'run' / 'model.safetensors'}"
-    assert f"teacher: {teacher} (8/6)" in done.err
+    assert f"teacher: {teacher} (8/6 levels 3)" in done.err
     config = read_header(tmp_path / "run" / "model.safetensors").config
     assert (config.preset, config.training.images, config.training.seed) == ("edge", 8, 3)
     failed = run_cli("distill", tmp_path / "no.safetensors", parts, "--out", tmp_path / "other")

@@ -103,7 +103,7 @@ def test_two_processes_match_one_that_accumulates(
     """Weights and BatchNorm's statistics; their moving average, which changes nothing in the former; the moments."""
     ours, theirs = state(together[0], prefix), state(alone, prefix)
     assert ours.keys() == theirs.keys()
-    assert len(ours) > 250
+    assert len(ours) > 100
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-5, msg=name)
 

@@ -338,18 +338,20 @@ def test_init_starts_from_the_given_weights(finished: tuple[Path, Detector], par
 
 
 def test_init_from_another_network_says_which(finished: tuple[Path, Detector], parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"its network is 4/4 .* this run's is 4/5"):
+    with pytest.raises(ConfigError, match=r"its network is 4/4 levels 3 .* this run's is 4/5 levels 3"):
         train(
             parts,
             tmp_path / "run",
             settings={"network.discriminative_width": 5},
             init=finished[0] / "model.safetensors",
         )
-    with pytest.raises(ConfigError, match=r"its network is 4/4 \(.* this run's is 4/4 fold 2 \("):
+    with pytest.raises(ConfigError, match=r"its network is 4/4 levels 3 \(.* this run's is 4/4 fold 2 levels 3 \("):
         train(parts, tmp_path / "fold", settings={"network.fold": 2}, init=finished[0] / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"its network is 4/4 \(.* this run's is 4/4 levels 5 \("):
+    with pytest.raises(ConfigError, match=r"its network is 4/4 levels 3 \(.* this run's is 4/4 levels 5 \("):
         train(parts, tmp_path / "levels", settings={"network.levels": 5}, init=finished[0] / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"its network is 4/4 \(aligned .* 4/4 \(discriminative alone, aligned"):
+    with pytest.raises(
+        ConfigError, match=r"its network is 4/4 levels 3 \(aligned .* 4/4 levels 3 \(discriminative alone, aligned"
+    ):
         train(
             parts,
             tmp_path / "alone",

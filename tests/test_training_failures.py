@@ -182,10 +182,11 @@ def test_out_of_memory_names_a_batch_that_fits_and_keeps_the_step_as_large(
 
 def test_one_small_image_is_too_little_for_batch_norm(parts: Path, tmp_path: Path) -> None:
     """Its innermost layer has one value a channel there."""
+    single = {"network.levels": 6, "training.batch_size": 1, "training.images": 1}
     with pytest.raises(ConfigError, match=r"training\.batch_size=1 cannot train on images of 32×32"):
-        train(parts, tmp_path / "run", {"training.batch_size": 1})
-    train(parts, tmp_path / "wider", {"training.batch_size": 1, "data.size": (32, 33), "training.images": 1})
-    folded = {"network.fold": 2, "network.levels": 6, "training.batch_size": 1, "training.images": 1}
+        train(parts, tmp_path / "run", single)
+    train(parts, tmp_path / "wider", single | {"data.size": (32, 33)})
+    folded = single | {"network.fold": 2}
     with pytest.raises(ConfigError, match=r"training\.batch_size=1 cannot train on images of 64×64"):
         train(parts, tmp_path / "folded", folded | {"data.size": 64})
     train(parts, tmp_path / "folded", folded | {"data.size": (64, 65)})
