@@ -37,7 +37,7 @@ class Kind:
 
 KINDS = {
     "both, 5 channels, aligned corners, padded sides": Kind(
-        {"data__channels": 5, "network__aligned_corners": True, "data__size": [40, 72]}
+        {"data__channels": 5, "network__aligned_corners": True, "network__levels": 6, "data__size": [40, 72]}
     ),
     "reconstructive, grey, one image, SSIM": Kind(
         {"network__parts": "reconstructive", "data__channels": 1, "score__map": "ssim"}, batch=1
