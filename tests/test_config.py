@@ -291,25 +291,6 @@ def test_a_fold_takes_the_place_of_levels(size: Any, fold: int, levels: int) -> 
     assert config.override(None, {"network.fold": "auto", "network.levels": "auto"}) == config
 
 
-@pytest.mark.parametrize(
-    ("preset", "settings", "patience"),
-    [
-        ("edge", {}, 4),
-        ("edge", {"training.validations": 0}, 0),
-        ("edge", {"data.select_share": 0.0}, 0),
-        ("edge", {"training.schedule": "one_cycle"}, 0),
-        ("edge", {"training.patience": 2}, 2),
-        ("official", {"training.patience": "auto"}, 0),
-        ("official", {"training.patience": "auto", "training.schedule": "hold"}, 0),
-        ("official", {"training.patience": "auto", "training.schedule": "hold", "data.select_share": 0.1}, 4),
-    ],
-)
-def test_runs_end_early_where_they_can(preset: str, settings: dict[str, Any], patience: int) -> None:
-    config = Config.resolve(preset, None, settings)
-    assert config.training.patience == patience
-    assert config.override(None, {"training.patience": "auto"}).training.patience == (4 if patience else 0)
-
-
 @pytest.mark.parametrize("fold", [3, [4], "four", None])
 def test_levels_of_a_wrong_fold(fold: Any) -> None:
     assert "levels" not in _refused("network.fold", settings={"network.fold": fold}, preset="edge")

@@ -56,6 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(trainer, "validate", giving)
     monkeypatch.setattr(validation, "SAMPLES", 1)
+    monkeypatch.setattr(trainer, "LEAST_STEPS", 0)
     return figures
 
 
@@ -93,6 +94,18 @@ def test_what_validations_give_while_the_rate_still_rises_does_not_count(
     record = read_header(tmp_path / "model.safetensors").training
     assert record is not None
     assert record.steps == 33
+
+
+def test_what_a_young_network_gives_does_not_count(
+    parts: Path, tmp_path: Path, given: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validations count from step 14 on; with the third of them (step 18) two gave no gain."""
+    given[:] = [0.5]
+    monkeypatch.setattr(trainer, "LEAST_STEPS", 12)
+    train(parts, tmp_path, settings={"cooldown": 0.2})
+    record = read_header(tmp_path / "model.safetensors").training
+    assert record is not None
+    assert record.steps == 23
 
 
 def test_without_patience_it_goes_on(parts: Path, tmp_path: Path, given: list[float]) -> None:

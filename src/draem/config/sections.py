@@ -235,8 +235,8 @@ class TrainingConfig(Section):
     cooldown: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """`hold`: share of the run in which the rate falls at last, along a line."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """`hold`: the run begins to fall once so many validations in a row have not raised the best pixel AP on simulated
-    defects by 0.005; 0: when the budget says so. `auto`: 4 where `hold` has validations, else 0."""
+    """`hold`: the run begins to fall once so many validations in a row, after the warm-up and 400 steps, have not
+    raised the best pixel AP on simulated defects by 0.005; 0: when the budget says so."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; larger ones are scaled down to it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

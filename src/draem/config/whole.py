@@ -47,17 +47,6 @@ class Config(Section):
             network = {**network, "levels": LEVELS[known]}
         return {**values, "network": network}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _patience(cls, values: Any) -> Any:
-        """`auto` of `training.patience` in figures: 4 where a run can end early, else 0."""
-        training, data = (values.get(part) if isinstance(values, dict) else None for part in ("training", "data"))
-        if not isinstance(training, dict) or training.get("patience") != "auto":
-            return values
-        held_out = data.get("select_share", True) if isinstance(data, dict) else True
-        can_settle = training.get("schedule") == "hold" and training.get("validations", True) and held_out
-        return {**values, "training": {**training, "patience": 4 if can_settle else 0}}
-
     @property
     def tile_step(self) -> int:
         """Tiles lie at multiples of this: of the network's stride where the overlap is one of its multiples, too.

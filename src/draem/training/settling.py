@@ -8,6 +8,8 @@ from typing import Any
 
 GAIN = 0.005
 """Of pixel AP; less is within what one validation differs from the next."""
+LEAST_STEPS = 400
+"""What validations give before does not count: a network so young hardly finds anything yet, and its figure wanders."""
 
 
 @dataclass

@@ -37,7 +37,7 @@ from draem.training.optimizer import make_optimizer
 from draem.training.order import image_indices
 from draem.training.progress import RunLog, duration
 from draem.training.schedule import count_steps, earliest_end, learning_rate
-from draem.training.settling import Settling
+from draem.training.settling import LEAST_STEPS, Settling
 from draem.training.statistics import PartStatistics
 from draem.training.validation import Validation, validate
 
@@ -160,7 +160,7 @@ class Trainer:
         if row:
             self.log.row({"step": self.step, "images": images, **row})
             self._logged = (time.perf_counter(), self.step)
-        if validates and self.recipe.patience and self.step > self.recipe.warmup * self.planned:
+        if validates and self.recipe.patience and self.step > max(self.recipe.warmup * self.planned, LEAST_STEPS):
             self._end_where_settled(row.get("val_pixel_ap"))
 
     def _end_where_settled(self, figure: float | None) -> None:
