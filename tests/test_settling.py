@@ -14,7 +14,7 @@ from draem import verbs
 from draem.modelfile import read_header
 from draem.training import trainer, validation
 from draem.training.progress import duration
-from draem.training.settling import GAIN, Settling
+from draem.training.settling import GAIN, LEAST_STEPS, Settling
 from draem.training.trainer import CHECKPOINT, Trainer
 from draem.training.validation import validate
 from tiny import write_noise
@@ -74,6 +74,12 @@ def test_counts_validations_without_a_gain() -> None:
     assert seen == [0, 0, 1, 2, 2, 0, 1]
     assert Settling.of(settling.record()) == settling
     assert Settling.of({}) == Settling()
+
+
+def test_the_settings_page_says_what_counts() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert f"after the warm-up and {LEAST_STEPS} steps, have not raised the best pixel AP" in page
+    assert f"on simulated defects by {GAIN};" in page
 
 
 def test_a_settled_run_falls_and_ends(parts: Path, tmp_path: Path, given: list[float], capsys: Any) -> None:
