@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +35,7 @@ ACCURACY = {
 }
 _COST = ("images_seen", "training_flop", "seconds")
 _CHOSEN_BY = "pixel_ap"
+_PLOTTED = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
 
 class Spread(NamedTuple):
@@ -204,7 +205,9 @@ def percent(found: Spread | None) -> str:
 
 
 def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = None) -> NDArray[np.uint8]:
-    """Pixel AP, mean over the sets, against what the training took, and where it is known the latency (by recipe).
+    """Pixel AP and image AUROC, means over the sets, against what the training took, and the latency where it is known.
+
+    `latency` is by recipe, in milliseconds.
 
     Raises:
         DataError: no recipe has all sets.
@@ -213,28 +216,40 @@ def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = N
     means = _grouped(over_sets(results), "recipe")
     if not means:
         raise DataError("plot: no recipe has a seed that is finished on every set")
-    panels: list[tuple[str, Callable[[str], float | None]]] = [
-        ("training, PFLOP", lambda recipe: statistics.fmean(run["training_flop"] for run in means[recipe]) / 1e15),
-        ("training, minutes", lambda recipe: statistics.fmean(run["seconds"] for run in means[recipe]) / 60),
+    columns: list[tuple[str, Mapping[str, float]]] = [
+        ("training, PFLOP", {one: _cost(runs, "training_flop") / 1e15 for one, runs in means.items()}),
+        ("training, minutes", {one: _cost(runs, "seconds") / 60 for one, runs in means.items()}),
     ]
     if latency:
-        panels.append(("latency of one image, ms", latency.get))
-    figure = blank_figure(5.2 * len(panels), 5.2)
-    for axes, (label, across) in zip(figure.subplots(1, len(panels), sharey=True).flat, panels, strict=True):
-        known = {recipe: x for recipe in means if (x := across(recipe))}
-        for place, (recipe, runs) in enumerate(means.items()):
-            y = Spread.of(value(run, _CHOSEN_BY) for run in runs)
-            if recipe in known and y:
-                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
-                look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 3, "linestyle": ""}
-                axes.errorbar(known[recipe], y.mean, y.std, label=recipe, **look)
+        columns.append(("latency of one image, ms", {one: latency[one] for one in means if one in latency}))
+    figure = blank_figure(4.4 * len(columns), 3.6 * len(_PLOTTED))
+    grid = figure.subplots(len(_PLOTTED), len(columns), sharex="col", sharey="row", squeeze=False)
+    for row, (key, label) in zip(grid, _PLOTTED.items(), strict=True):
+        for axes, (_, across) in zip(row, columns, strict=True):
+            _points(axes, means, key, across)
+        row[0].set_ylabel(label)
+    for axes, (label, across) in zip(grid[-1], columns, strict=True):
         axes.set_xlabel(label)
-        _scale(axes, list(known.values()))
-    axes = figure.axes[0]
-    axes.set_ylabel("pixel AP")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"mean ± std over seeds; sets: {', '.join(_grouped(results, 'set'))}", fontsize="medium")
+        _scale(axes, list(across.values()))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    sets = ", ".join(_grouped(results, "set"))
+    figure.suptitle(f"mean of the sets, ± std over seeds; sets: {sets}", fontsize="medium")
     return drawn(figure)
+
+
+def _cost(runs: Sequence[Result], key: str) -> float:
+    return statistics.fmean(run[key] for run in runs)
+
+
+def _points(axes: Axes, means: Mapping[str, Sequence[Result]], key: str, across: Mapping[str, float]) -> None:
+    """Each recipe at its place of `across`, if it has one."""
+    for place, (recipe, runs) in enumerate(means.items()):
+        y = Spread.of(value(run, key) for run in runs)
+        if recipe in across and y:
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place // len(COLOURS) % len(MARKERS)]
+            look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 3, "linestyle": ""}
+            axes.errorbar(across[recipe], y.mean, y.std, label=recipe, **look)
+    axes.grid(color="#e4e4e4")
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
@@ -247,7 +262,6 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#e4e4e4")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
