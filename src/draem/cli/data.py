@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,9 @@ def check(
     layout: LayoutName = "auto",
     category: Category = None,
     settings: Settings = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="MODEL", help="Show the good images that it finds strangest.")
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE.html", help="A page with thumbnails.")] = None,
     write_csv: Annotated[
         Path | None, typer.Option("--write-csv", metavar="LIST.csv", help="The images that pass, as a data set.")
@@ -46,18 +50,27 @@ def check(
     from draem.data.doctor.page import write_check_page
     from draem.data.layouts import read_layout
     from draem.pages import environment
-    from draem.tables.console import counted, show
+    from draem.tables.console import show, staged
     from draem.tables.images import findings_table
 
     if html:
         environment()  # what is missing is said before the work
         refuse_place(html, (".html", ".htm"))
+    detector = None
+    if model:
+        from draem.evaluation.suspects import strangest
+        from draem.inspection.detector import Detector
+
+        detector = Detector.load(model)
     known = Config.resolve("fast", None, {"data.layout": layout} | settings_of(settings)).data
     dataset = read_layout(data, known.layout, category)
     if write_csv:
         refuse_list(write_csv, data, dataset)
-    with counted("check") as progress:
-        report = check_dataset(dataset, progress, None, category in (None, "all"), known.value_range)
+    with staged() as move:
+        unused = category in (None, "all")
+        report = check_dataset(dataset, partial(move, "check"), None, unused, known.value_range)
+        if model and detector:
+            report = report.beside(strangest(detector, dataset.samples, model.name, partial(move, "inspect")))
     if report.findings:
         show(findings_table(report))
     else:

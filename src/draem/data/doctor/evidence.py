@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draem.data.doctor.facts import Facts
+from draem.data.doctor.findings import Box
 from draem.data.doctor.measures import BRIGHTEST, DARKEST, GRID, MEAN, ROUGHNESS
 from draem.data.doctor.tails import medians
 
@@ -47,8 +48,8 @@ def strength(distances: NDArray[np.float32]) -> float:
     return float(np.log(np.sort(distances, axis=None)[-_STRONGEST:].mean() + 1e-3))
 
 
-def peak(distances: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    """Where a map is strongest: a box (left, top, right, bottom) in shares of the image's width and height."""
+def peak(distances: NDArray[np.float32]) -> Box:
+    """Where a map is strongest."""
     smooth = cv2.blur(distances, (3, 3), borderType=cv2.BORDER_REFLECT)
     row, column = np.unravel_index(int(smooth.argmax()), smooth.shape)
     left, top = (max(int(place) - 2, 0) / GRID for place in (column, row))

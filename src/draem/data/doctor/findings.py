@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in shares of an image's width and height."""
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 CHECKS: dict[str, str] = {
@@ -62,13 +64,13 @@ class Finding:
     """What to do."""
     drop: tuple[str, ...] = ()
     """Those of `names` that a cleaned list leaves out."""
-    spot: tuple[float, float, float, float] | None = None
-    """Where in the image: left, top, right, bottom in shares of its width and height."""
+    spots: tuple[Box, ...] = ()
+    """Where in each of `names`, if it is about a place in them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         fields = {"check": self.check, "severity": self.severity, "names": list(self.names)}
-        return {**fields, "message": self.message, "advice": self.advice, "drop": list(self.drop), "spot": self.spot}
+        return {**fields, "message": self.message, "advice": self.advice, "drop": list(self.drop), "spots": self.spots}
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ class Report:
     def dropped(self) -> frozenset[str]:
         """Names of the images that a cleaned list leaves out."""
         return frozenset(name for finding in self.findings for name in finding.drop)
+
+    def beside(self, found: Iterable[Finding]) -> Report:
+        """This report with other findings among its own."""
+        return replace(self, findings=in_order([*self.findings, *found]))
 
     def tally(self) -> dict[str, int]:
         """Findings by severity; all three are there."""

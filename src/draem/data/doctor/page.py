@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from draem.data.doctor.findings import CHECKS, Finding, Report
+from draem.data.doctor.findings import CHECKS, Box, Finding, Report
 from draem.data.samples import Dataset, Sample
 from draem.errors import ImageError
 from draem.images import read_image
@@ -19,7 +20,7 @@ from draem.pages import thumbnail, write_page
 from draem.pictures import overlay
 from draem.pixels import ValueRange
 
-_FINDINGS, _PICTURES = 12, 6
+_FINDINGS, _PICTURES = 12, 24
 """Most findings of a group, and pictures of a finding, that are shown; the others are listed by name."""
 _SIDE = 256
 _RING = (255, 200, 0)
@@ -60,24 +61,26 @@ def _group(group: Sequence[Finding], samples: Mapping[str, Sample], value_range:
 
 
 def _finding(finding: Finding, samples: Mapping[str, Sample], value_range: ValueRange | None) -> dict[str, Any]:
-    shown = finding.names[:_PICTURES]
-    pictures = [_picture(name, samples.get(name), finding, value_range) for name in shown]
+    shown = zip_longest(finding.names[:_PICTURES], finding.spots[:_PICTURES])
+    pictures = [_picture(name, samples.get(name), finding, spot, value_range) for name, spot in shown]
     return {"message": finding.message, "pictures": pictures, "more": finding.names[_PICTURES:]}
 
 
-def _picture(name: str, sample: Sample | None, finding: Finding, value_range: ValueRange | None) -> dict[str, str]:
+def _picture(
+    name: str, sample: Sample | None, finding: Finding, spot: Box | None, value_range: ValueRange | None
+) -> dict[str, str]:
     """One thumbnail; without a source where the file cannot be read."""
     kind = "image without a place" if sample is None else f"{sample.label} image to {sample.split} with"
     picture = {"name": name, "alt": f"{kind}: {finding.message}", "source": ""}
     if sample is not None:
         try:
-            picture["source"] = thumbnail(_drawn(sample, finding, value_range))
+            picture["source"] = thumbnail(_drawn(sample, finding, spot, value_range))
         except ImageError:
             picture["alt"] = f"{kind}, which cannot be shown: {finding.message}"
     return picture
 
 
-def _drawn(sample: Sample, finding: Finding, value_range: ValueRange | None) -> NDArray[np.uint8]:
+def _drawn(sample: Sample, finding: Finding, spot: Box | None, value_range: ValueRange | None) -> NDArray[np.uint8]:
     """The image, small, with its mask's outline where the finding is about the mask, and a frame around the spot."""
     image = read_image(sample.path, value_range)
     scale = min(_SIDE / max(image.shape[:2]), 1.0)
@@ -85,8 +88,8 @@ def _drawn(sample: Sample, finding: Finding, value_range: ValueRange | None) -> 
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     if finding.check.startswith("mask") and sample.truth is not None:
         small = _outlined(small, sample)
-    if finding.spot is not None:
-        left, top, right, bottom = finding.spot
+    if spot is not None:
+        left, top, right, bottom = spot
         corners = (round(left * width), round(top * height)), (round(right * width) - 1, round(bottom * height) - 1)
         small = np.ascontiguousarray(small)
         cv2.rectangle(small, *corners, _RING, 2)

@@ -107,7 +107,7 @@ def check_suspects(good: Sequence[Facts], explained: frozenset[str]) -> Iterator
         if value > highest and facts.name not in explained:
             told = "a spot unlike all other good images: perhaps a bad part"
             advice = "look at the part; if it is bad, move the image to the anomalous ones"
-            yield Finding("suspect", "warning", (facts.name,), told, advice, spot=peak(distances))
+            yield Finding("suspect", "warning", (facts.name,), told, advice, spots=(peak(distances),))
 
 
 def _projections(good: Sequence[Facts]) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
