@@ -430,7 +430,7 @@ def test_finished_runs_are_found_below_the_folder(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-def test_plot_has_a_panel_for_latency_where_it_is_known() -> None:
+def test_plot_has_both_accuracies_and_a_column_for_latency_where_it_is_known() -> None:
     results = results_of({"bottle": {"wide": 0.9, "thin": 0.6}}, {})
     two, three = cost_plot(results), cost_plot(results, {"wide": 20.0})
     assert three.shape[1] == pytest.approx(1.5 * two.shape[1], abs=2)
@@ -439,7 +439,9 @@ def test_plot_has_a_panel_for_latency_where_it_is_known() -> None:
         return int((picture == (0x00, 0x72, 0xB2)).all(2).sum())
 
     last = three.shape[1] * 2 // 3
-    assert thin(two) > 0
+    half = two.shape[0] // 2
+    assert thin(two[:half]) > 0
+    assert thin(two[half : -two.shape[0] // 6]) > 0  # image AUROC, above the legend
     assert thin(three[: -three.shape[0] // 5, last:]) == 0  # its latency is not known
     with pytest.raises(DataError, match="no recipe has a seed"):
         cost_plot([result("a", "base", 1, 0.2), result("b", "other", 1, 0.2)])

@@ -67,6 +67,7 @@ def test_the_strangest_tenth_comes_first_with_its_spot(detector: Detector, parts
     assert scores == sorted(scores, reverse=True)
     assert "the 6 of 59 good images that a model finds strangest" in finding.message
     assert f"scores from {scores[0]:.3f} to {scores[-1]:.3f}" in finding.message
+    assert finding.message.endswith("; 1 could not be inspected")
     assert finding.drop == ()
     for box in finding.spots:
         # Smoothed over five pixels, half of the peak lies within two of the border; a fiftieth of the side is added.
@@ -80,6 +81,15 @@ def test_few_images_are_all_told_and_none_is_nothing(detector: Detector, parts: 
     )
     assert finding.names == ("train/good/08.png", "train/good/07.png")
     assert strangest(detector, [one for one in samples if one.label != "good"], "m") == []
+
+
+def test_images_that_the_model_cannot_inspect_are_no_silence(detector: Detector, parts: Path) -> None:
+    for path in (parts / "train" / "good").iterdir():
+        path.write_bytes(b"no image")
+    (finding,) = strangest(detector, read_layout(parts).samples, "m")
+    assert (finding.severity, finding.names) == ("warning", ())
+    assert finding.message.startswith("m could inspect none of the 60 good images; the first: ")
+    assert "00.png" in finding.message
 
 
 def test_check_tells_them_beside_what_else_it_finds(parts: Path, tmp_path: Path) -> None:
