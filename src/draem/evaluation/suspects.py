@@ -24,8 +24,8 @@ def strangest(
     """The tenth of the good images (five at least) with the highest scores, the highest first, each with its spot.
 
     The model may well have been trained on them: what is rare it has learnt least. There always is a tenth, so it is a
-    list to look through and no alarm. What the model cannot inspect is counted; where that is all, a warning says so. Of
-    no good images there is nothing.
+    list to look through and no alarm. What the model cannot inspect is counted; where that is all, a warning says so.
+    Of no good images there is nothing.
 
     Args:
         detector: the model.
