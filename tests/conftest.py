@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from draem import cli
+from draem import cli, preview
 from draem.data.demo import render_demo
 from draem.inspection.detector import Detector
 from draem.inspection.onnx_backend import import_onnxruntime
@@ -47,6 +47,13 @@ def _each_graph_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", once)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _short_surveys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics below a picture of simulated anomalies are of few; a test of them sets its own number."""
+    monkeypatch.setattr(preview, "_SURVEYED", 40)
+    monkeypatch.setattr(preview, "_COMPARED", 250)
 
 
 @pytest.fixture(scope="session")

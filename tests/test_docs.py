@@ -78,7 +78,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The presets cut to seconds, in the folder of the images; surveys and benchmarks short."""
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(preview, "_SURVEYED", 40)
     monkeypatch.setattr(preview, "_COMPARED", 40)
     monkeypatch.setattr(benchmark_run, "_ROUNDS", 1)
     for name in ("edge", "fast"):

@@ -41,7 +41,7 @@ SHORT = (
 )
 COMMANDS = {
     "check": ("check TREE",),
-    "simulate": ("simulate TREE --out grid.png --preset edge --count 2",),
+    "simulate": ("simulate TREE --out grid.png --preset edge --count 2 --set data.size=32",),
     "train": (f"train TREE/train/good --out run --preset edge {SHORT}",),
     "distill": (f"distill MODEL TREE/train/good --out taught {SHORT} --set data.size=64",),
     "compare": ("compare MODEL ONNX TREE",),
