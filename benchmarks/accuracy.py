@@ -24,16 +24,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import recipes
-from accuracy_table import cost_plot, read_results, summary, tables
+from accuracy_table import cost_plot, read_result, read_results, summary, tables
 from distill import find_set
 from recipes import Run, read_recipes
 from record import write_result
 
 import draem
 from draem.data.layouts import read_layout
-from draem.errors import ConfigError, DraemError
+from draem.errors import ConfigError, DataError, DraemError
 from draem.evaluation.evaluate import samples_to_test
-from draem.images import write_image
+from draem.images import WRITTEN_SUFFIXES, write_image
 from draem.settings import read_yaml
 from draem.tables.console import show
 
@@ -43,7 +43,8 @@ _LOOK = 0.2
 
 def _testable(data: Path) -> Path:
     """The set itself; DataError before any training where it could not be evaluated."""
-    samples_to_test(read_layout(data))
+    if all(sample.label == "good" for sample in samples_to_test(read_layout(data))):
+        raise DataError(f"{data}: has no anomalous images to test with; give a set with labelled test images")
     return data
 
 
@@ -117,7 +118,7 @@ def _start(run: Run, jobs: int) -> subprocess.Popen[bytes] | None:
 def _told(run: Run) -> list[str]:
     """Say how a run ended; what failed is returned."""
     if run.result.exists():
-        found = json.loads(run.result.read_text(encoding="utf-8"))
+        found = read_result(run.result)
         known = {key: found["metrics"][key] for key in ("pixel_ap", "image_auroc")}
         figures = [
             f"{key.replace('_', ' ')} {'–' if value is None else f'{value:.3f}'}" for key, value in known.items()
@@ -153,11 +154,36 @@ def report(options: argparse.Namespace, names: Sequence[str] | None, sets: Seque
     results = read_results(options.out, names, sets, options.only)
     for table in tables(results):
         show(table)
-    print(write_result("accuracy", summary(results), options.result))
+    print(write_result("accuracy", summary(results), options.result or options.out / "accuracy.json"))
     if options.plot:
-        latency = read_yaml(options.latency) if options.latency else None
-        write_image(options.plot, cost_plot(results, latency))
+        write_image(options.plot, cost_plot(results, options.latency))
         print(options.plot)
+
+
+def _latency(text: str) -> dict[str, float]:
+    """Milliseconds by recipe, from a file."""
+    try:
+        found = read_yaml(Path(text))
+    except DraemError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    for recipe, value in found.items():
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text}: {recipe}: milliseconds are a number above 0, not {value!r}")
+    return found
+
+
+def _picture(text: str) -> Path:
+    """A file for the plot."""
+    if Path(text).suffix.lower() not in WRITTEN_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text}: a picture is written as {', '.join(WRITTEN_SUFFIXES)}")
+    return Path(text)
+
+
+def _minutes(text: str) -> float:
+    """A time above 0."""
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"{text}: minutes above 0 are needed")
+    return float(text)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -169,14 +195,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recipes, patterns allowed")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; they share the cores")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, to go on later")
+    parser.add_argument("--minutes", type=_minutes, default=math.inf, help="stop after this time, to go on later")
     parser.add_argument("--table", action="store_true", help="of what is finished, without training")
-    parser.add_argument("--result", type=Path, default=None, metavar="FILE.json")
-    parser.add_argument("--plot", type=Path, default=None, metavar="FILE.png")
-    parser.add_argument("--latency", type=Path, default=None, metavar="FILE.json", help="milliseconds by recipe")
+    parser.add_argument("--result", type=Path, metavar="FILE.json", help="the table; else OUT/accuracy.json")
+    parser.add_argument("--plot", type=_picture, metavar="FILE.png")
+    parser.add_argument("--latency", type=_latency, metavar="FILE.json", help="of the plot: milliseconds by recipe")
     options = parser.parse_args(arguments)
     if not options.table and not (options.recipes and options.data):
         parser.error("training needs RECIPES.yaml and --data")
+    if options.latency and not options.plot:
+        parser.error("--latency is drawn by --plot FILE.png")
     if options.jobs < 1:
         parser.error("--jobs: 1 or more")
     return options
@@ -196,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failed = carry_out(runs, options.jobs, options.minutes)
         if options.table or any(run.result.exists() for run in runs):
             report(options, names, [Path(name).resolve().name for name in options.data])
-    except DraemError as error:
+    except (DraemError, OSError) as error:
         sys.exit(f"accuracy: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

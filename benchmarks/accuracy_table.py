@@ -34,6 +34,7 @@ ACCURACY = {
     "val_pixel_ap": "simulated\npixel AP",
 }
 _COST = ("images_seen", "training_flop", "seconds")
+_KEPT = ("set", "recipe", "seed", "metrics", "validation", "data_fingerprint", *_COST)
 _CHOSEN_BY = "pixel_ap"
 _PLOTTED = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
@@ -66,15 +67,31 @@ class Choice(NamedTuple):
     """The highest pixel AP on the very test images: no honest choice."""
 
 
+def read_result(path: Path) -> Result:
+    """One run's result.json.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        found: Result = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in _KEPT if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it, and the run is evaluated again") from None
+    if missing:
+        raise DataError(f"{path}: has no {missing[0]}; remove it, and the run is evaluated again")
+    return found
+
+
 def read_results(
     out: Path, recipes: Sequence[str] | None = None, sets: Sequence[str] = (), only: Sequence[str] = ()
 ) -> list[Result]:
     """The finished runs below a folder, of some recipes and sets or of all; by set, recipe and seed.
 
     Raises:
-        DataError: there are none, or those of one set were not trained on the same images.
+        DataError: there are none, one is damaged, or those of one set were not trained on the same images.
     """
-    found: list[Result] = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*/*/seed-*/result.json")]
+    found = [read_result(path) for path in out.glob("*/*/seed-*/result.json")]
     chosen = [
         one
         for one in found
@@ -205,7 +222,7 @@ def percent(found: Spread | None) -> str:
 
 
 def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = None) -> NDArray[np.uint8]:
-    """Pixel AP and image AUROC, means over the sets, against what the training took, and the latency where it is known.
+    """Pixel AP and image AUROC, means over the sets, against the FLOP of training, and the latency where it is known.
 
     `latency` is by recipe, in milliseconds.
 
@@ -218,7 +235,6 @@ def cost_plot(results: Sequence[Result], latency: Mapping[str, float] | None = N
         raise DataError("plot: no recipe has a seed that is finished on every set")
     columns: list[tuple[str, Mapping[str, float]]] = [
         ("training, PFLOP", {one: _cost(runs, "training_flop") / 1e15 for one, runs in means.items()}),
-        ("training, minutes", {one: _cost(runs, "seconds") / 60 for one, runs in means.items()}),
     ]
     if latency:
         columns.append(("latency of one image, ms", {one: latency[one] for one in means if one in latency}))

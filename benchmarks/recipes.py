@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from accuracy_table import read_result
 from record import commit, machine, versions
 
 from draem import verbs
@@ -163,7 +164,7 @@ class Run:
         if not self.result.exists():
             return
         images = fingerprint(read_layout(self.data, self.recipe.config(self.seed).data.layout).samples)
-        if json.loads(self.result.read_text(encoding="utf-8"))["data_fingerprint"] != images:
+        if read_result(self.result)["data_fingerprint"] != images:
             raise DataError(
                 f"{self.data}: its images are not those that the run in {self.folder} saw; use another --out"
             )

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from draem.files import atomic_write
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("draem", "numpy", "opencv-python-headless", "torch")
 
@@ -19,8 +21,7 @@ def write_result(name: str, results: Mapping[str, Any], out: Path | None = None)
     """Write benchmarks/results/NAME.json, or to `out`."""
     record = {"benchmark": name, "machine": machine(), "versions": versions(), "commit": commit(), **results}
     path = out or RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    atomic_write(path, (json.dumps(record, indent=1) + "\n").encode())
     return path
 
 

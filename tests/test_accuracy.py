@@ -1,4 +1,4 @@
-"""The bench for recipes: stopped and gone on with it is as unbroken; its tables say what the runs say."""
+"""The bench for recipes: stopped and gone on with it is as unbroken; what is wrong is told before any training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import accuracy
-import numpy as np
+import distill
 import pytest
 import torch
-from accuracy_table import Spread, cost_plot, leave_one_out, over_sets, percent, read_results, summary, tables
 from recipes import Recipe, Run, read_recipes, size_of
 from recipes import accuracy as accuracy_of
 from safetensors.torch import load_file
@@ -30,10 +28,9 @@ from draem.data.layouts import read_layout
 from draem.data.samples import fingerprint
 from draem.errors import ConfigError, DataError
 from draem.evaluation.evaluate import Evaluation, ImageResult
-from draem.evaluation.metrics import METRIC_KEYS, Metrics
+from draem.evaluation.metrics import Metrics
 from draem.inspection.detector import Detector
 from draem.network.draem import Draem
-from draem.tables.console import show
 
 SETTINGS: dict[str, Any] = {
     "data.size": 32,
@@ -124,15 +121,77 @@ def test_what_cannot_be_evaluated_is_told_before_any_training(
     shutil.copytree(woven_tree / "train", tmp_path / "untested" / "train")
     file = write_recipes(tmp_path / "recipes.yaml", "recipes: {tiny: {preset: edge}}")
     monkeypatch.setattr(accuracy, "_start", None)
-    for data, says in ((tmp_path / "untested", "has no test images"), (tmp_path / "none", "none")):
+    shutil.copytree(woven_tree / "train" / "good", tmp_path / "good")
+    for data, says in (
+        (tmp_path / "untested", "has no test images"),
+        (tmp_path / "none", "none"),
+        (tmp_path / "good", "has no anomalous images to test with"),
+    ):
         with pytest.raises(SystemExit, match=f"^accuracy: .*{says}"):
             accuracy.main([str(file), "--data", str(woven_tree), str(data), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--plot", "plot.xyz"], "plot.xyz: a picture is written as .png"),
+        (["--latency", "none.json", "--plot", "plot.png"], "none.json"),
+        (["--latency", "words.json", "--plot", "plot.png"], "a: milliseconds are a number above 0, not '12ms'"),
+        (["--latency", "numbers.json"], "--latency is drawn by --plot"),
+        (["--minutes", "nan"], "minutes above 0 are needed"),
+        (["--minutes", "-5"], "minutes above 0 are needed"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(accuracy, "carry_out", None)
+    Path("words.json").write_text('{"a": "12ms"}')
+    Path("numbers.json").write_text('{"a": 12.5}')
+    write_recipes(tmp_path / "recipes.yaml", "recipes: {tiny: {preset: edge}}")
+    with pytest.raises(SystemExit):
+        accuracy.main(["recipes.yaml", "--data", "woven", *options])
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_surface_is_rendered_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(out: Path, name: str) -> list[Path]:
+        (out / name / "train").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distill, "render_demo", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        distill.find_set("woven", tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
+
+    def overtaken(out: Path, name: str) -> list[Path]:
+        for folder in (out / name, tmp_path / "data" / name):
+            folder.mkdir()
+            (folder / "image").touch()
+        return [out / name]
+
+    monkeypatch.setattr(distill, "render_demo", overtaken)
+    assert distill.find_set("woven", tmp_path) == tmp_path / "data" / "woven"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["woven"]
 
 
 WRITES = "import sys, time; time.sleep(0.1); open(sys.argv[1], 'w').write(sys.argv[2])"
 FAILS = "import sys; print('draem: out of luck'); sys.exit(1)"
 SLEEPS = "import time; time.sleep(60)"
-FIGURES = json.dumps({"metrics": {"pixel_ap": 0.5, "image_auroc": None}, "seconds": 60})
+FIGURES = json.dumps(
+    {
+        "set": "woven",
+        "recipe": "tiny",
+        "seed": 1,
+        "data_fingerprint": "ab",
+        "validation": {},
+        "metrics": {"pixel_ap": 0.5, "image_auroc": None},
+        "images_seen": 8,
+        "training_flop": 1,
+        "seconds": 60,
+    }
+)
 
 
 def fake(code: dict[int, str], begun: list[tuple[str, subprocess.Popen[bytes]]], most: list[int]) -> Any:
@@ -227,7 +286,7 @@ def test_other_images_under_a_known_name_are_refused(woven_tree: Path, tmp_path:
     run = run_of(tmp_path / "out", data=str(woven_tree))
     run.folder.mkdir(parents=True)
     seen = fingerprint(read_layout(woven_tree).samples)
-    run.result.write_text(json.dumps({"data_fingerprint": seen}), encoding="utf-8")
+    run.result.write_text(json.dumps({**json.loads(FIGURES), "data_fingerprint": seen}), encoding="utf-8")
     for data in (woven_tree, other):
         assert accuracy.plan([TINY], [data], [1], tmp_path / "out")
     next((other / "train").rglob("*.png")).unlink()
@@ -340,108 +399,3 @@ def trained_header() -> dict[str, Any]:
     data = DataRecord(name="woven", fingerprint="ab", train=8, select=1, calibrate=1)
     seen = TrainingRecord(images_seen=8, steps=2, step_kept=2, seconds=1.0, device="cpu", precision="fp32")
     return {"data": data, "training": seen}
-
-
-# ---------------------------------------------------------------------------------------------------------- the tables
-
-
-def result(name: str, recipe: str, seed: int, ap: float | None, simulated: float | None = None) -> dict[str, Any]:
-    metrics = {**dict.fromkeys(METRIC_KEYS, 0.5), "pixel_ap": ap}
-    cost = {"images_seen": 800, "training_flop": 3e15, "seconds": 90.0}
-    about = {"set": name, "recipe": recipe, "seed": seed, "data_fingerprint": name}
-    return {**about, "metrics": metrics, "validation": {"val_pixel_ap": simulated}, **cost}
-
-
-def results_of(figures: dict[str, dict[str, float]], simulated: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """By set and recipe: two seeds around each figure."""
-    return [
-        result(name, recipe, seed, figure + 0.01 * (-1) ** seed, simulated.get(name, {}).get(recipe))
-        for name, row in figures.items()
-        for recipe, figure in row.items()
-        for seed in (1, 2)
-    ]
-
-
-def test_spread_is_that_of_statistics() -> None:
-    values = [0.91, 0.97, None, 0.88]
-    found = Spread.of(values)
-    assert found is not None
-    assert found.mean == pytest.approx(np.mean([0.91, 0.97, 0.88]))
-    assert found.std == pytest.approx(np.std([0.91, 0.97, 0.88], ddof=1))
-    assert percent(found) == "92.0±4.6"
-    assert Spread.of([0.5]) == (0.5, None, 1)
-    assert Spread.of([None]) is None
-
-
-def test_leaving_one_set_out_chooses_by_the_others() -> None:
-    """Wide is best on bottle alone, thin on both others; by simulated defects mid is the best."""
-    figures = {
-        "bottle": {"wide": 0.95, "thin": 0.60, "mid": 0.55},
-        "kolektor": {"wide": 0.20, "thin": 0.50, "mid": 0.45},
-        "tile": {"wide": 0.30, "thin": 0.70, "mid": 0.65},
-    }
-    simulated = {"bottle": {"wide": 0.7, "mid": 0.8}, "tile": {"wide": 0.9, "mid": 0.95}}
-    results = [*results_of(figures, simulated), result("bottle", "half", 1, 0.99)]  # without all sets, no choice
-    assert [tuple(choice) for choice in leave_one_out(results)] == [
-        ("bottle", "thin", "mid", "wide"),  # 0.25, 0.60 and 0.55 elsewhere
-        ("kolektor", "thin", None, "thin"),  # 0.625, 0.65 and 0.60; nothing is known of simulated defects
-        ("tile", "wide", "mid", "thin"),  # 0.575, 0.55 and 0.50
-    ]
-    assert leave_one_out([one for one in results if one["set"] == "tile"]) == []
-
-
-def test_the_mean_over_sets_is_of_seeds_that_have_all() -> None:
-    results = [result("a", "base", 1, 0.2), result("b", "base", 1, 0.6), result("a", "base", 2, 0.9)]
-    results += [result("a", "other", 1, 0.5), result("b", "other", 1, None)]
-    means = {(one["recipe"], one["seed"]): one["metrics"]["pixel_ap"] for one in over_sets(results)}
-    assert means == {("base", 1): statistics.fmean([0.2, 0.6]), ("other", 1): None}
-    assert summary(results)["mean"]["base"]["pixel_ap"] == {"mean": pytest.approx(0.4), "std": None, "seeds": 1}
-
-
-def test_tables_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"bottle": {"wide": 0.9, "thin": 0.6}, "tile": {"wide": 0.4, "thin": 0.8}}
-    for table in tables(results_of(figures, {})):
-        show(table)
-    lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines if line.split()[:1] in (["wide"], ["thin"])]
-    assert [row[:2] for row in rows[:2]] == [["wide", "2"], ["thin", "2"]]
-    assert rows[0][6] == percent(Spread.of([0.89, 0.91])) == "90.0±1.4"
-    assert rows[0][-3:] == ["800", "3", "1.5"]
-    assert rows[4][6] == "65.0±1.4"  # wide over both sets
-    (last,) = (line.split() for line in lines if line.split()[:1] == ["mean"] and "of" not in line)
-    assert last == ["mean", "50.0", "–", "85.0"]  # thin on bottle and wide on tile; the best of each
-
-
-def test_finished_runs_are_found_below_the_folder(tmp_path: Path) -> None:
-    kept = [result("a", "base", 1, 0.2), result("a", "fast-2", 1, 0.3), result("b", "base", 1, 0.4)]
-    for one in kept:
-        folder = tmp_path / one["set"] / one["recipe"] / f"seed-{one['seed']}"
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(one))
-    assert read_results(tmp_path) == kept
-    assert read_results(tmp_path, ["fast-2", "base"], ["a"]) == kept[1::-1]
-    assert read_results(tmp_path, only=["fast*"]) == [kept[1]]
-    with pytest.raises(DataError, match="no finished run"):
-        read_results(tmp_path, sets=["c"])
-    other = tmp_path / "a" / "base" / "seed-2"
-    other.mkdir()
-    (other / "result.json").write_text(json.dumps({**kept[0], "seed": 2, "data_fingerprint": "other"}))
-    with pytest.raises(DataError, match="saw different images"):
-        read_results(tmp_path)
-
-
-def test_plot_has_both_accuracies_and_a_column_for_latency_where_it_is_known() -> None:
-    results = results_of({"bottle": {"wide": 0.9, "thin": 0.6}}, {})
-    two, three = cost_plot(results), cost_plot(results, {"wide": 20.0})
-    assert three.shape[1] == pytest.approx(1.5 * two.shape[1], abs=2)
-
-    def thin(picture: Any) -> int:
-        return int((picture == (0x00, 0x72, 0xB2)).all(2).sum())
-
-    last = three.shape[1] * 2 // 3
-    half = two.shape[0] // 2
-    assert thin(two[:half]) > 0
-    assert thin(two[half : -two.shape[0] // 6]) > 0  # image AUROC, above the legend
-    assert thin(three[: -three.shape[0] // 5, last:]) == 0  # its latency is not known
-    with pytest.raises(DataError, match="no recipe has a seed"):
-        cost_plot([result("a", "base", 1, 0.2), result("b", "other", 1, 0.2)])

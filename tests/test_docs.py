@@ -80,7 +80,7 @@ def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(preview, "_COMPARED", 40)
     monkeypatch.setattr(benchmark_run, "_ROUNDS", 1)
-    for name in ("edge", "fast"):
+    for name in ("edge", "fast", "standard"):
         monkeypatch.setitem(PRESETS, name, SMALL)
     return workplace
 

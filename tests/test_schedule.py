@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from draem.config import Config, TrainingConfig
-from draem.training.schedule import count_steps, earliest_end, learning_rate
+from draem.training.schedule import can_settle, count_steps, earliest_end, learning_rate
+from draem.training.settling import LEAST_STEPS, Settling
 
 PEAK = 2e-3
 
@@ -119,6 +120,24 @@ def test_hold_can_end_early_without_a_jump(step: int) -> None:
 def test_what_cannot_end_early() -> None:
     assert earliest_end(recipe(schedule="hold", cooldown=0.25), 190, 200) == 200, "falling already"
     assert earliest_end(recipe(schedule="one_cycle"), 50, 200) == 200
+
+
+@pytest.mark.parametrize(
+    ("patience", "validations", "cooldown", "steps"),
+    [(4, 20, 0.3, 1000), (4, 20, 0.5, 1000), (4, 20, 0.5, 3000), (1, 10, 0.3, 1000), (2, 10, 0.3, 1000)],
+)
+def test_can_settle_is_what_a_run_without_any_gain_does(
+    patience: int, validations: int, cooldown: float, steps: int
+) -> None:
+    config = recipe(schedule="hold", patience=patience, validations=validations, cooldown=cooldown)
+    settling, end = Settling(), steps
+    for k in range(1, validations + 1):
+        step = math.ceil(k * steps / validations)
+        if step > LEAST_STEPS:
+            settling.add(0.5)
+            if settling.without_gain >= patience:
+                end = min(end, earliest_end(config, step, steps))
+    assert can_settle(config, LEAST_STEPS, steps) == (end < steps)
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,30 @@ def test_without_patience_it_goes_on(parts: Path, tmp_path: Path, given: list[fl
     assert record.steps == 40
 
 
+@pytest.mark.parametrize(("least", "says"), [(0, False), (20, True)])
+def test_too_short_a_run_says_that_it_cannot_end_early(
+    parts: Path,
+    tmp_path: Path,
+    given: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    least: int,
+    says: bool,
+) -> None:
+    given[:] = [0.5]
+    monkeypatch.setattr(trainer, "LEAST_STEPS", least)
+    train(parts, tmp_path)
+    told = "the end of its budget: of 40 steps, validations count after 20, and then it must fall"
+    assert (told in " ".join(capsys.readouterr().err.split())) == says
+    record = read_header(tmp_path / "model.safetensors").training
+    assert record is not None
+    assert (record.steps == 40) == says
+
+
 def test_without_held_out_images_it_says_that_it_cannot_settle(tmp_path: Path, capsys: Any) -> None:
     train(write_noise(tmp_path / "few", 4), tmp_path / "run")
-    assert "patience: too few good images to hold any out" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "patience: this run goes on to the end of its budget: too few good images to hold any out" in said
     record = read_header(tmp_path / "run" / "model.safetensors").training
     assert record is not None
     assert record.steps == 40

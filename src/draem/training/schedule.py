@@ -45,5 +45,16 @@ def earliest_end(config: TrainingConfig, step: int, steps: int) -> int:
     return min(steps, math.ceil(step / (1.0 - config.cooldown)))
 
 
+def validates(config: TrainingConfig, step: int, steps: int) -> bool:
+    """Whether one of the validations, evenly spread and the last one at the end, falls on step `step` of `steps`."""
+    return step * config.validations // steps > (step - 1) * config.validations // steps
+
+
+def can_settle(config: TrainingConfig, counted_from: float, steps: int) -> bool:
+    """Whether a run ends early if no validation after step `counted_from` but the first of them brings a gain."""
+    counted = [step for step in range(1, steps + 1) if step > counted_from and validates(config, step, steps)]
+    return len(counted) > config.patience and earliest_end(config, counted[config.patience], steps) < steps
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2

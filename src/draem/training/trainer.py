@@ -36,7 +36,7 @@ from draem.training.objective import recipe_losses
 from draem.training.optimizer import make_optimizer
 from draem.training.order import image_indices
 from draem.training.progress import RunLog, duration
-from draem.training.schedule import count_steps, earliest_end, learning_rate
+from draem.training.schedule import can_settle, count_steps, earliest_end, learning_rate, validates
 from draem.training.settling import LEAST_STEPS, Settling
 from draem.training.statistics import PartStatistics
 from draem.training.validation import Validation, validate
@@ -117,10 +117,7 @@ class Trainer:
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         self._logged = (time.perf_counter(), self.step)
         first = self.step
-        if self.recipe.patience and self.select_bank is None:
-            self.log.message(
-                "patience: too few good images to hold any out, so the run goes on to the end of its budget"
-            )
+        self._tell_patience()
         with Interrupt(self.log.message) as interrupt:
             while self.step < self.steps:
                 rate = self._one_step()
@@ -148,20 +145,36 @@ class Trainer:
         """At the steps for it: losses, validation, a row of the history."""
         row: dict[str, float | int | None] = {}
         images = self.step * self.images_per_step
-        validates = self.select_bank is not None and self._validates()
-        if (validates or self._logs()) and not self.state.finite():
+        validating = self.select_bank is not None and validates(self.recipe, self.step, self.steps)
+        if (validating or self._logs()) and not self.state.finite():
             raise self._diverged()
         if self._logs():
             since, first = self._logged
             speed = (self.step - first) * self.images_per_step / max(time.perf_counter() - since, 1e-9)
             row = {**self._losses(), "learning_rate": rate, "images_per_second": speed}
-        if validates and self.fabric.is_global_zero:
+        if validating and self.fabric.is_global_zero:
             row |= self._validate()
         if row:
             self.log.row({"step": self.step, "images": images, **row})
             self._logged = (time.perf_counter(), self.step)
-        if validates and self.recipe.patience and self.step > max(self.recipe.warmup * self.planned, LEAST_STEPS):
+        if validating and self.recipe.patience and self.step > self._counted_from():
             self._end_where_settled(row.get("val_pixel_ap"))
+
+    def _counted_from(self) -> float:
+        """The step after which validations count for `patience`."""
+        return max(self.recipe.warmup * self.planned, LEAST_STEPS)
+
+    def _tell_patience(self) -> None:
+        """One line where it is asked for and cannot end the run."""
+        if not self.recipe.patience:
+            return
+        if self.select_bank is None:
+            why = "too few good images to hold any out"
+        elif not can_settle(self.recipe, self._counted_from(), self.planned):
+            why = f"of {self.planned} steps, validations count after {self._counted_from():.0f}, and then it must fall"
+        else:
+            return
+        self.log.message(f"patience: this run goes on to the end of its budget: {why}")
 
     def _end_where_settled(self, figure: float | None) -> None:
         """Let the run fall to its end once validation has settled; all processes follow the first."""
@@ -200,11 +213,6 @@ class Trainer:
             return False
         asked = torch.tensor(float(interrupt.requested), device=self.device)
         return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
-
-    def _validates(self) -> bool:
-        """Whether one of the validations, evenly spread and the last one at the end, falls on this step."""
-        count = self.recipe.validations
-        return self.step * count // self.steps > (self.step - 1) * count // self.steps
 
     def _prepare(self, start_from: Mapping[str, Tensor] | None) -> None:
         """Set up network, average, optimiser and the accounts of a step."""
