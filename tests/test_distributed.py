@@ -130,11 +130,11 @@ def test_one_process_writes_and_speaks(together: tuple[Path, list[str], list[str
     assert 0 < int(step) < STEPS
     stopped = [line for line in first if line.startswith("draem:")]
     assert stopped == [f"draem: stopped at step {step} of {STEPS}; go on with --resume ({out})"]
-    for start in ("parts", "resumed at", "threshold", "model:"):
+    for start in ("parts", "resumed at", "validation:", "threshold", "model:"):
         assert len([line for line in second if line.startswith(start)]) == 1, start
     expected = ("parts", "draem:", "stopping after", "resumed at", "about ", "train ", "no --preset: ")
     others = [line for line in (*first, *second) if not line.startswith(expected)]
-    assert [line.split()[0] for line in others] == ["threshold", "model:"]  # no warning among them
+    assert [line.split()[0] for line in others] == ["validation:", "threshold", "model:"]  # no warning among them
     files = sorted(path.name for path in out.iterdir())
     assert files == [
         *(CHECKPOINT, "config.yaml", "metrics.csv", "model.safetensors", "scene.json", "split.json", "tensorboard"),

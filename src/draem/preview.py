@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 _IMAGES = 200
 """Good images that figures are taken on."""
 _CELL = (192, 192)
-_SURVEYED, _COMPARED = 400, 1000
+_SURVEYED, _COMPARED = 200, 1000
 """Simulated samples behind the statistics, and behind a comparison."""
 
 

@@ -108,6 +108,8 @@ def train_run(
         with _explaining_memory(config, fabric, teacher):
             trained = trainer.fit(resume=resume, start_from=start_from)
         if fabric.is_global_zero:
+            if (found := trained.validation.get("val_pixel_ap")) is not None:
+                log.message(f"validation: pixel AP {found:.3f} on defects simulated on {len(split.select)} good images")
             header = _header(config, dataset, split, trained, str(fabric.device), teacher)
             header = header.model_copy(update=dict(scene))
             header = _write_model(out / MODEL, header, trained, split, fabric.device, log)
