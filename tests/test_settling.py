@@ -134,7 +134,7 @@ def test_too_short_a_run_says_that_it_cannot_end_early(
     given[:] = [0.5]
     monkeypatch.setattr(trainer, "LEAST_STEPS", least)
     train(parts, tmp_path)
-    told = "the end of its budget: of 40 steps, validations count after 20, and then it must fall"
+    told = "the end of its budget: validations count after 20 of 40 steps: too late to fall"
     assert (told in " ".join(capsys.readouterr().err.split())) == says
     record = read_header(tmp_path / "model.safetensors").training
     assert record is not None

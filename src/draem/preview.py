@@ -73,7 +73,7 @@ def write_preview(
     """Write what is simulated on a data set's good images.
 
     OUT shows `count` samples, OUT-components every kind of mask and source side by side, OUT-region where anomalies may
-    lie, unless everywhere, and OUT-statistics how several hundred samples are distributed; `comparing` adds
+    lie, unless everywhere, and OUT-statistics how hundreds of samples are distributed; `comparing` adds
     OUT-coverage: where the data set's real defects lie among them. Without matplotlib the plots are left out.
 
     Raises:

@@ -166,15 +166,13 @@ class Trainer:
 
     def _tell_patience(self) -> None:
         """One line where it is asked for and cannot end the run."""
-        if not self.recipe.patience:
-            return
-        if self.select_bank is None:
-            why = "too few good images to hold any out"
-        elif not can_settle(self.recipe, self._counted_from(), self.planned):
-            why = f"of {self.planned} steps, validations count after {self._counted_from():.0f}, and then it must fall"
-        else:
-            return
-        self.log.message(f"patience: this run goes on to the end of its budget: {why}")
+        goes_on, first = "patience: this run goes on to the end of its budget", self._counted_from()
+        if self.recipe.patience and self.select_bank is None:
+            self.log.message(f"{goes_on}: too few good images to hold any out")
+        elif self.recipe.patience and not can_settle(self.recipe, first, self.planned):
+            self.log.message(
+                f"{goes_on}: validations count after {first:.0f} of {self.planned} steps: too late to fall"
+            )
 
     def _end_where_settled(self, figure: float | None) -> None:
         """Let the run fall to its end once validation has settled; all processes follow the first."""
