@@ -72,6 +72,34 @@ def test_ssim_against_a_loop_over_pixels(size: tuple[int, int]) -> None:
     assert float(ssim_loss(a, b)) == pytest.approx(1 - float(found.double().mean()), abs=1e-6)
 
 
+def slow_halves(image: Array) -> Array:
+    rows, columns = (side // 2 for side in image.shape)
+    blocks = [
+        [image[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] for column in range(columns)] for row in range(rows)
+    ]
+    return np.array([[block.mean() for block in line] for line in blocks])
+
+
+@pytest.mark.parametrize(("size", "scales"), [((24, 40), 3), ((13, 18), 2), ((16, 16), 5)])
+def test_ssim_at_scales_against_a_loop_over_pixels(size: tuple[int, int], scales: int) -> None:
+    a = _random(2, 1, *size)
+    b = (a + 0.2 * _random(2, 1, *size, seed=1)).clamp(0, 1)
+    seen = _mask(2, 1, *size, share=0.6, seed=2)
+    images = [(_double(a[image, 0]), _double(b[image, 0]), _double(seen[image, 0])) for image in range(2)]
+    whole, inspected = [], []
+    for _ in range(scales):
+        lost = [(1 - slow_ssim(x, y), weight) for x, y, weight in images]
+        whole.append(np.mean([map_ for map_, _ in lost]))
+        inspected.append(sum((map_ * weight).sum() for map_, weight in lost) / sum(weight.sum() for _, weight in lost))
+        images = [(slow_halves(x), slow_halves(y), slow_halves(weight)) for x, y, weight in images]
+    assert float(ssim_loss(a, b, scales=scales)) == pytest.approx(np.mean(whole), abs=1e-4)
+    assert float(ssim_loss(a, b, seen, scales)) == pytest.approx(np.mean(inspected), abs=1e-4)
+    losses_ = draem_losses(a, _random(2, 2, *size), b, seen, 0.5, 2.0, ssim_scales=scales)
+    assert float(losses_.ssim) == pytest.approx(np.mean(whole), abs=1e-4)
+    rest = float(losses_.l2 + losses_.focal)
+    assert float(losses_.total) == pytest.approx(0.5 * np.mean(whole) + rest, abs=1e-4)
+
+
 def test_window_against_scipy() -> None:
     impulse = np.zeros(21)
     impulse[10] = 1

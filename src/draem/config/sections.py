@@ -243,6 +243,8 @@ class TrainingConfig(Section):
     """Horizon of the moving average of the weights as a share of the run; 0: none. The average is the model."""
     ssim_weight: Annotated[float, Field(ge=0)] = 1.0
     """λ of the reconstruction loss."""
+    ssim_scales: Annotated[int, Field(ge=1, le=5)] = 1
+    """Of its SSIM: whole size, half, a quarter, … in equal shares; more tell of larger areas that are not restored."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """γ of the focal loss."""
     l1_weight: Annotated[float, Field(ge=0)] = 0.0

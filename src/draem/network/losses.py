@@ -1,7 +1,7 @@
 """The three losses of DRAEM, in float32 on any device, without a host sync; and two more of the segmentation.
 
 L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, equations 1 to 4); of ours, + weight · l1 and
-+ weight · dice.
++ weight · dice, and SSIM at several scales.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def draem_losses(
     l1_weight: float = 0.0,
     dice_weight: float = 0.0,
     inspected: Tensor | None = None,
+    ssim_scales: int = 1,
 ) -> Losses:
     """The paper's loss, and what the two last weights add; of a sub-network alone, the other's terms are zero.
 
@@ -56,13 +57,14 @@ def draem_losses(
         l1_weight: of the mean difference between probability and mask.
         dice_weight: of the share of anomalous area that is not shared; see `dice_loss`.
         inspected: B×1×H×W, 1 where anomalies count, else 0: means are taken there alone; none: over all pixels.
+        ssim_scales: of the SSIM; see `ssim_loss`.
     """
     # Under autocast the products of SSIM's window would be bfloat16, and its variances rounding errors.
     with torch.autocast(logits.device.type, enabled=False):
         reconstruction, logits = reconstruction.float(), logits.float()
         none = logits.new_zeros(())
         restores, segments = parts != "discriminative", parts != "reconstructive"
-        ssim = ssim_loss(reconstruction, normal, inspected) if restores else none
+        ssim = ssim_loss(reconstruction, normal, inspected, ssim_scales) if restores else none
         l2 = _mean((reconstruction - normal).square(), inspected) if restores else none
         focal = focal_loss(logits, mask, focal_gamma, inspected) if segments else none
         total = ssim_weight * ssim + l2 + focal
@@ -81,11 +83,24 @@ def _mean(values: Tensor, inspected: Tensor | None) -> Tensor:
     return (values * inspected).sum() / (inspected.sum() * values.shape[1]).clamp_min(1.0)
 
 
-def ssim_loss(a: Tensor, b: Tensor, inspected: Tensor | None = None) -> Tensor:
-    """Mean over (inspected) pixels and channels of 1 − SSIM; see `ssim_map`."""
-    if inspected is None:
-        return 1.0 - ssim_map(a, b).mean()
-    return _mean(1.0 - ssim_map(a, b), inspected)
+def ssim_loss(a: Tensor, b: Tensor, inspected: Tensor | None = None, scales: int = 1) -> Tensor:
+    """Mean over (inspected) pixels and channels of 1 − SSIM, and over scales; see `ssim_map`.
+
+    A large area that is wrong as a whole has little structure within 11 pixels, beyond its rim. Each scale after the
+    first halves the images by means over 2×2 pixels: the window sees twice as far.
+
+    Args:
+        a: B×C×H×W in [0,1].
+        b: like `a`.
+        inspected: B×1×H×W, 1 where anomalies count; a pixel of a coarser scale counts as far as its area does.
+        scales: how many; sides of 2^(scales − 1) pixels at least.
+    """
+    loss = _mean(1.0 - ssim_map(a, b), inspected)
+    for _ in range(scales - 1):
+        a, b = functional.avg_pool2d(a, 2), functional.avg_pool2d(b, 2)
+        inspected = None if inspected is None else functional.avg_pool2d(inspected, 2)
+        loss = loss + _mean(1.0 - ssim_map(a, b), inspected)
+    return loss / scales
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:

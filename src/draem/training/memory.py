@@ -48,7 +48,11 @@ def _try_step(config: Config, device: torch.device, size: int, teacher: Teacher 
     with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision != "fp32"):
         reconstruction, logits = network(images)
         answer = None if teacher is None else teacher.logits(images)
-    total = draem_losses(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts).total
+    losses = draem_losses(
+        *(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts),
+        ssim_scales=config.training.ssim_scales,
+    )
+    total = losses.total
     if answer is not None:
         total = total + taught_loss(logits, answer, 2.0)
     total.backward()  # type: ignore[no-untyped-call]

@@ -25,4 +25,5 @@ def recipe_losses(
         recipe.l1_weight,
         recipe.dice_weight,
         inspected,
+        recipe.ssim_scales,
     )
