@@ -56,6 +56,7 @@ def evaluate(
     from draem.errors import ConfigError
     from draem.evaluation.categories import evaluate_all
     from draem.evaluation.evaluate import evaluate as score
+    from draem.evaluation.sheets import PICTURED_EACH
     from draem.inspection.detector import Detector
     from draem.tables.console import counted
 
@@ -81,7 +82,7 @@ def evaluate(
     typer.echo(f"figures: {out / 'metrics.json'}")
     for folder, one in evaluations.items():
         if one.picture is not None:
-            typer.echo(f"picture: {folder / 'sheet.png'}")
+            typer.echo(f"picture: {folder / 'sheet.png'} (the first {PICTURED_EACH} images of each kind)")
     finish(as_json, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
     if any(one.unreadable for one in evaluations.values()):
         raise typer.Exit(1)

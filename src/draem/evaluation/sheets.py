@@ -13,7 +13,7 @@ from draem.images import fit_image
 from draem.inspection.prediction import Prediction
 from draem.pictures import heat_map, overlay, scaled, sheet
 
-_PICTURED_EACH = 4
+PICTURED_EACH = 4
 """Images of each defect type on the sheet."""
 _CELL = (192, 192)
 
@@ -29,7 +29,7 @@ class SheetRows:
     def add(self, sample: Sample, prediction: Prediction, mask: NDArray[np.bool_] | None, config: DataConfig) -> None:
         """Take an image, what was predicted of it, and its mask at the map's size where that is known."""
         rows = self._rows.setdefault((sample.category, sample.defect), [])
-        if len(rows) >= _PICTURED_EACH:
+        if len(rows) >= PICTURED_EACH:
             return
         found = prediction.input_map
         image = fit_image(prediction.image, *config.frame((found.shape[0], found.shape[1])), config.interpolation)
