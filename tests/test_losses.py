@@ -117,6 +117,22 @@ def test_blur_and_its_gradient_against_a_convolution(size: tuple[int, int]) -> N
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     gradients = [torch.autograd.grad((blurred * weights).sum(), x)[0] for blurred in (found, expected)]
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+    elsewhere = losses._band(size[0], x.device) @ x @ losses._band(size[1], x.device)
+    torch.testing.assert_close(elsewhere, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_blur_is_the_same_with_any_number_of_threads() -> None:
+    x, threads = _random(2, 3, 40, 30).transpose(-1, -2), torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2, 7):
+            torch.set_num_threads(count)
+            found.append(losses._blur(x))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(found[0], losses._blur(x.contiguous()), atol=0, rtol=0)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=0, rtol=0)
 
 
 def test_ssim_at_its_ends() -> None:

@@ -6,11 +6,16 @@ L = λ · (1 − SSIM) + l2 + focal  (Zavrtanik, Kristan, Skočaj, ICCV 2021, eq
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +23,6 @@ from draem.config import Parts
 
 WINDOW = 11
 SIGMA = 1.5
-_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -189,37 +193,34 @@ def _blur(x: Tensor) -> Tensor:
 
 
 class _Blur(torch.autograd.Function):
-    """Products with banded matrices, block by block along the band: many times faster on CPUs than a convolution of
-    one channel, and twice as fast as products with the whole matrices, which are mostly zero."""
+    """OpenCV's on a CPU, products with banded matrices elsewhere: a convolution of one channel takes torch longer."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        rows, columns = _band(height, x.device), _band(width, x.device)
         if x.device.type != "cpu":
-            return rows @ x @ columns
-        images = x.reshape(-1, height, width)
-        across, out = torch.empty_like(images), torch.empty_like(images)
-        for block, seen in _blocks(height):
-            band = rows[block, seen].expand(len(images), -1, -1)
-            across[:, block] = torch.bmm(band, images[:, seen])
-        for block, seen in _blocks(width):
-            out[..., block] = across[..., seen] @ columns[seen, block]
-        return out.view(x.shape)
+            return _band(height, x.device) @ x @ _band(width, x.device)
+        x = x.contiguous()
+        out, threads = torch.empty_like(x), torch.get_num_threads()
+        shares = (np.array_split(images.view(-1, height, width).numpy(), threads) for images in (x, out))
+        list(_workers(os.getpid(), threads).map(_blur_planes, *shares))
+        return out
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        # The band is symmetric: the blur is its own adjoint.
+        # The window is symmetric: the blur is its own adjoint.
         return _blur(gradient)
 
 
-def _blocks(side: int) -> list[tuple[slice, slice]]:
-    """Slices of a side, and of the pixels whose windows reach into them."""
-    reach = WINDOW // 2
-    return [
-        (slice(first, min(first + _BLOCK, side)), slice(max(first - reach, 0), min(first + _BLOCK + reach, side)))
-        for first in range(0, side, _BLOCK)
-    ]
+def _blur_planes(planes: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    for plane, blurred in zip(planes, out, strict=True):
+        cv2.GaussianBlur(plane, (WINDOW, WINDOW), SIGMA, dst=blurred, borderType=cv2.BORDER_CONSTANT)
+
+
+@lru_cache(maxsize=1)
+def _workers(process: int, threads: int) -> ThreadPoolExecutor:
+    """Each process has its own: threads do not live on in a fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="draem-blur")
 
 
 @lru_cache(maxsize=8)
