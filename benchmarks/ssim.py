@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from record import write_result
 from torch import Tensor
@@ -99,6 +100,7 @@ WAYS = {
 def measure(threads: int, batch: int, side: int, repeats: int) -> dict[str, float]:
     """Milliseconds an image of each way."""
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     torch.manual_seed(0)
     a, b = torch.rand(batch, 3, side, side, requires_grad=True), torch.rand(batch, 3, side, side)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}

@@ -16,6 +16,7 @@ import torch
 from draem import cli, preview
 from draem.config import NetworkConfig
 from draem.data.demo import render_demo
+from draem.deployment import material, quantise
 from draem.deployment.benchmark import run as benchmark_run
 from draem.modelfile import Thresholds
 from draem.network.draem import Draem
@@ -76,10 +77,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The presets cut to seconds, in the folder of the images; surveys and benchmarks short."""
+    """The presets cut to seconds, in the folder of the images; surveys, int8 and benchmarks short."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(preview, "_COMPARED", 40)
     monkeypatch.setattr(benchmark_run, "_ROUNDS", 1)
+    monkeypatch.setattr(quantise, "_ROUNDS", 1)
+    monkeypatch.setattr(material, "CALIBRATED", 8)
+    monkeypatch.setattr(material, "JUDGED", 4)
     for name in ("edge", "fast", "standard"):
         monkeypatch.setitem(PRESETS, name, SMALL)
     return workplace

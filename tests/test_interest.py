@@ -127,18 +127,22 @@ def test_inspected_everywhere_is_no_region() -> None:
     assert (float(nothing.l2), float(nothing.focal)) == (0.0, 0.0)
 
 
-def test_no_gradient_from_outside() -> None:
+@pytest.mark.parametrize(("scales", "reach"), [(1, 5), (3, 5 * 4)])
+def test_no_gradient_from_outside(scales: int, reach: int) -> None:
+    """SSIM's windows reach five pixels out of what is inspected, pixels of its coarsest scale."""
     reconstruction, logits, normal, mask = _answers()
     inside = torch.zeros(3, 1, 40, 48)
     inside[..., :24] = 1
     logits.requires_grad_()
     reconstruction.requires_grad_()
-    draem_losses(reconstruction, logits, normal, mask, 1.0, 2.0, inspected=inside).total.backward()  # type: ignore[no-untyped-call]
+    found = draem_losses(reconstruction, logits, normal, mask, 1.0, 2.0, inspected=inside, ssim_scales=scales)
+    found.total.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert reconstruction.grad is not None
     assert logits.grad[..., :24].abs().amin(1).gt(0).all()
     assert not logits.grad[..., 24:].any()
-    assert not reconstruction.grad[..., 24 + 5 :].any()  # SSIM's windows reach five pixels out
+    assert reconstruction.grad[..., 24 + reach - 1].any()
+    assert not reconstruction.grad[..., 24 + reach :].any()
 
 
 # ----------------------------------------------------------------------------------------------------------- simulation

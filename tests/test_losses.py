@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from draem.config import Config
 from draem.network import losses
 from draem.network.losses import dice_loss, draem_losses, focal_loss, gaussian_window, ssim_loss, ssim_map
+from draem.simulation.simulator import Simulated
+from draem.training.objective import recipe_losses
 
 Array = NDArray[np.float64]
 
@@ -117,8 +120,7 @@ def test_blur_and_its_gradient_against_a_convolution(size: tuple[int, int]) -> N
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     gradients = [torch.autograd.grad((blurred * weights).sum(), x)[0] for blurred in (found, expected)]
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
-    elsewhere = losses._band(size[0], x.device) @ x @ losses._band(size[1], x.device)
-    torch.testing.assert_close(elsewhere, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(losses._blurred_by_products(x), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_blur_is_the_same_with_any_number_of_threads() -> None:
@@ -133,6 +135,7 @@ def test_blur_is_the_same_with_any_number_of_threads() -> None:
     torch.testing.assert_close(found[0], losses._blur(x.contiguous()), atol=0, rtol=0)
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], atol=0, rtol=0)
+    assert losses._workers(1, 2) is not losses._workers(2, 2), "a forked process must not wait for its parent's threads"
 
 
 def test_ssim_at_its_ends() -> None:
@@ -158,6 +161,21 @@ def test_what_inference_leaves_behind_can_be_trained_with() -> None:
     b = _random(1, 3, 19, 19, seed=1).requires_grad_()
     ssim_loss(b, a).backward()  # type: ignore[no-untyped-call]
     assert b.grad is not None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"ssim_weight": 2.0}, {"ssim_scales": 3}, {"focal_gamma": 1.0}, {"l1_weight": 1.0}, {"dice_weight": 1.0}],
+)
+def test_every_weight_of_a_recipe_counts(changed: dict[str, Any]) -> None:
+    reconstruction, logits, normal = _random(2, 3, 32, 32), _random(2, 2, 32, 32, seed=1), _random(2, 3, 32, 32, seed=2)
+    simulated = Simulated(normal, anomalous=normal, mask=_mask(2, 1, 32, 32), source=normal)
+    told = {"ssim_weight": 1.0, "ssim_scales": 1, "focal_gamma": 2.0, "l1_weight": 0.0, "dice_weight": 0.0} | changed
+    recipe = Config.resolve("official", settings={f"training.{name}": value for name, value in changed.items()})
+    found = recipe_losses(recipe, reconstruction, logits, simulated, None)
+    torch.testing.assert_close(found.total, draem_losses(reconstruction, logits, normal, simulated.mask, **told).total)
+    published = recipe_losses(Config.resolve("official"), reconstruction, logits, simulated, None)
+    assert not torch.isclose(found.total, published.total)
 
 
 # --------------------------------------------------------------------------------------------------------------- focal

@@ -151,7 +151,7 @@ def memory_for(images: int, seen: list[int] | None = None) -> Any:
 )
 def test_largest_batch(monkeypatch: pytest.MonkeyPatch, fits: int, below: int, found: int, tried: list[int]) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(memory, "draem_losses", memory_for(fits, seen))
+    monkeypatch.setattr(objective, "draem_losses", memory_for(fits, seen))
     config = Config.resolve("edge", settings=SETTINGS | {"data.size": (32, 64)})
     assert memory.largest_batch(config, torch.device("cpu"), below=below) == found
     assert seen == tried
@@ -161,7 +161,7 @@ def test_largest_batch_hides_no_other_error(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*args: Any) -> Losses:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(memory, "draem_losses", broken)
+    monkeypatch.setattr(objective, "draem_losses", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         memory.largest_batch(Config.resolve("edge", settings=SETTINGS), torch.device("cpu"), below=8)
 
@@ -171,7 +171,6 @@ def test_out_of_memory_names_a_batch_that_fits_and_keeps_the_step_as_large(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, advised: int
 ) -> None:
     monkeypatch.setattr(objective, "draem_losses", memory_for(2))
-    monkeypatch.setattr(memory, "draem_losses", memory_for(2))
     with pytest.raises(MemoryLimitError) as caught:
         train(parts, tmp_path, {"training.batch_size": 8, "training.accumulate": accumulate})
     assert str(caught.value) == (
@@ -194,7 +193,6 @@ def test_one_small_image_is_too_little_for_batch_norm(parts: Path, tmp_path: Pat
 
 def test_out_of_memory_with_the_smallest_batch(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objective, "draem_losses", memory_for(0))
-    monkeypatch.setattr(memory, "draem_losses", memory_for(0))
     with pytest.raises(
         MemoryLimitError, match=r"even with the smallest batch: .*narrower preset or a smaller data\.size"
     ):

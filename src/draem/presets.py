@@ -77,7 +77,8 @@ _PAPER: dict[str, Any] = {
 
 
 def _ours(reconstructive_width: int, discriminative_width: int, images: int, learning_rate: float) -> dict[str, Any]:
-    """Our recipe at a width: large masks, varied light, folded pixels, Muon, one cycle, averaged weights, joint map."""
+    """Our recipe at a width: large masks, varied light, folded pixels, SSIM at three scales, Muon, one cycle, averaged
+    weights, joint map."""
     return {
         "simulation": {"mask_threshold": [0.1, 0.6], "clean_share": 0.5, "beta": [0.0, 0.8], "lighting": 0.1},
         "network": {
@@ -96,6 +97,7 @@ def _ours(reconstructive_width: int, discriminative_width: int, images: int, lea
             "schedule": "one_cycle",
             "clip_norm": 1.0,
             "ema": 0.02,
+            "ssim_scales": 3,
         },
         "score": {"map": "joint", "filter_size": 7},
     }

@@ -81,10 +81,10 @@ def draem_losses(
 
 
 def _mean(values: Tensor, inspected: Tensor | None) -> Tensor:
-    """Over all of B×C×H×W, or over the inspected pixels, B×1×H×W of 0 and 1; zero where there are none of these."""
+    """Over all of B×C×H×W, or over the inspected pixels, B×1×H×W in [0,1]; zero where there are none of these."""
     if inspected is None:
         return values.mean()
-    return (values * inspected).sum() / (inspected.sum() * values.shape[1]).clamp_min(1.0)
+    return (values * inspected).sum() / (inspected.sum() * values.shape[1]).clamp_min(1e-6)
 
 
 def ssim_loss(a: Tensor, b: Tensor, inspected: Tensor | None = None, scales: int = 1) -> Tensor:
@@ -97,7 +97,7 @@ def ssim_loss(a: Tensor, b: Tensor, inspected: Tensor | None = None, scales: int
         a: B×C×H×W in [0,1].
         b: like `a`.
         inspected: B×1×H×W, 1 where anomalies count; a pixel of a coarser scale counts as far as its area does.
-        scales: how many; sides of 2^(scales − 1) pixels at least.
+        scales: how many; sides of 2^(scales − 1) pixels at least. Halving leaves out the last of an odd number.
     """
     loss = _mean(1.0 - ssim_map(a, b), inspected)
     for _ in range(scales - 1):
@@ -197,19 +197,27 @@ class _Blur(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if x.device.type != "cpu":
-            return _band(height, x.device) @ x @ _band(width, x.device)
-        x = x.contiguous()
-        out, threads = torch.empty_like(x), torch.get_num_threads()
-        shares = (np.array_split(images.view(-1, height, width).numpy(), threads) for images in (x, out))
-        list(_workers(os.getpid(), threads).map(_blur_planes, *shares))
-        return out
+        return _blurred_on_cpu(x) if x.device.type == "cpu" else _blurred_by_products(x)
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
         # The window is symmetric: the blur is its own adjoint.
         return _blur(gradient)
+
+
+def _blurred_on_cpu(x: Tensor) -> Tensor:
+    """Planes shared out to torch's number of threads, one share to the caller; what they give does not depend on it."""
+    out = torch.empty(x.shape, dtype=x.dtype)
+    planes, blurred = (each.view(-1, *x.shape[-2:]).numpy() for each in (x.contiguous(), out))
+    shares = max(1, min(torch.get_num_threads(), len(planes)))
+    others = [
+        _workers(os.getpid(), shares).submit(_blur_planes, planes[share::shares], blurred[share::shares])
+        for share in range(1, shares)
+    ]
+    _blur_planes(planes[::shares], blurred[::shares])
+    for other in others:
+        other.result()
+    return out
 
 
 def _blur_planes(planes: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -221,6 +229,10 @@ def _blur_planes(planes: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 def _workers(process: int, threads: int) -> ThreadPoolExecutor:
     """Each process has its own: threads do not live on in a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix="draem-blur")
+
+
+def _blurred_by_products(x: Tensor) -> Tensor:
+    return _band(x.shape[-2], x.device) @ x @ _band(x.shape[-1], x.device)
 
 
 @lru_cache(maxsize=8)

@@ -10,8 +10,10 @@ import torch
 from draem.config import Config
 from draem.inspection.memory import out_of_memory
 from draem.network.draem import Draem
-from draem.network.losses import draem_losses, taught_loss
+from draem.network.losses import taught_loss
+from draem.simulation.simulator import Simulated
 from draem.training.distillation import Teacher
+from draem.training.objective import recipe_losses
 from draem.training.optimizer import make_optimizer
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -48,11 +50,8 @@ def _try_step(config: Config, device: torch.device, size: int, teacher: Teacher 
     with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision != "fp32"):
         reconstruction, logits = network(images)
         answer = None if teacher is None else teacher.logits(images)
-    losses = draem_losses(
-        *(reconstruction, logits, images, images[:, :1], 1.0, 2.0, config.network.parts),
-        ssim_scales=config.training.ssim_scales,
-    )
-    total = losses.total
+    simulated = Simulated(normal=images, anomalous=images, mask=images[:, :1], source=images)
+    total = recipe_losses(config, reconstruction, logits, simulated, None).total
     if answer is not None:
         total = total + taught_loss(logits, answer, 2.0)
     total.backward()  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
@@ -201,6 +202,7 @@ def _launch(config: Config) -> Fabric:
     fabric.launch()
     if recipe.threads is not None:  # after the launch, which shares the cores between processes
         torch.set_num_threads(recipe.threads)
+        cv2.setNumThreads(recipe.threads)
     return fabric
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -369,6 +370,7 @@ class Trainer:
             self.best = dict(record["best"])
             self._load_scaler(record["scaler"])
             torch.set_num_threads(int(record["threads"]))
+            cv2.setNumThreads(int(record["threads"]))
             planned, self.steps = int(record.get("planned", record["steps"])), int(record["steps"])
             self.settling = Settling.of(record.get("settling", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
