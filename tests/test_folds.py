@@ -72,8 +72,10 @@ def test_every_image_is_scored_by_a_model_that_has_not_seen_it(model: Path, part
         assert not {content_sum(parts / name) for name in names} & set(detector.header.data.used)
         scores += [detector.predict(parts / name).score for name in names]
     assert len(scores) == 10
-    assert found.reject == good_threshold(scores, 0.1, ON_AVERAGE)[0] == max(scores)
-    assert found.review == good_threshold(scores, 0.5, ON_AVERAGE)[0]
+    # What was just trained may lie otherwise in memory than what is read: the last bit may differ.
+    assert found.reject == pytest.approx(good_threshold(scores, 0.1, ON_AVERAGE)[0], abs=1e-6)
+    assert found.reject == pytest.approx(max(scores), abs=1e-6)
+    assert found.review == pytest.approx(good_threshold(scores, 0.5, ON_AVERAGE)[0], abs=1e-6)
     assert (found.reject_promise, header.reference) == (None, None)
     assert "an estimate of 0.1 false rejects, no promise" in found.chosen_on
     assert read_header(mine).thresholds == found
