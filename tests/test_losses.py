@@ -123,7 +123,8 @@ def test_blur_and_its_gradient_against_a_convolution(size: tuple[int, int]) -> N
     torch.testing.assert_close(losses._blurred_by_products(x), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_blur_is_the_same_with_any_number_of_threads() -> None:
+def test_blur_is_the_same_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_SHARE", 40 * 30)
     x, threads = _random(2, 3, 40, 30).transpose(-1, -2), torch.get_num_threads()
     try:
         found = []

@@ -23,6 +23,8 @@ from draem.config import Parts
 
 WINDOW = 11
 SIGMA = 1.5
+_SHARE = 1 << 18
+"""Pixels that a thread blurs at the least: handing over fewer takes longer."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _blurred_on_cpu(x: Tensor) -> Tensor:
     """Planes shared out to torch's number of threads, one share to the caller; what they give does not depend on it."""
     out = torch.empty(x.shape, dtype=x.dtype)
     planes, blurred = (each.view(-1, *x.shape[-2:]).numpy() for each in (x.contiguous(), out))
-    shares = max(1, min(torch.get_num_threads(), len(planes)))
+    shares = max(1, min(torch.get_num_threads(), len(planes), x.numel() // _SHARE))
     others = [
         _workers(os.getpid(), shares).submit(_blur_planes, planes[share::shares], blurred[share::shares])
         for share in range(1, shares)
