@@ -90,6 +90,7 @@ def test_evaluate(run_cli: Run, tiny_model: Path, woven_tree: Path, tmp_path: Pa
     assert done.code == 0
     assert _last_line(done) == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert "pixel aupro" in done.out
+    assert f"picture: {tmp_path / 'out' / 'sheet.png'} (the first 4 images of each kind)\n" in done.out
     assert (tmp_path / "out" / "sheet.png").is_file()
 
 

@@ -83,11 +83,13 @@ def slow_halves(image: Array) -> Array:
     return np.array([[block.mean() for block in line] for line in blocks])
 
 
-@pytest.mark.parametrize(("size", "scales"), [((24, 40), 3), ((13, 18), 2), ((16, 16), 5)])
-def test_ssim_at_scales_against_a_loop_over_pixels(size: tuple[int, int], scales: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "scales", "share"), [((24, 40), 3, 0.6), ((13, 18), 2, 0.6), ((16, 16), 5, 0.6), ((16, 16), 5, 0.02)]
+)
+def test_ssim_at_scales_against_a_loop_over_pixels(size: tuple[int, int], scales: int, share: float) -> None:
     a = _random(2, 1, *size)
     b = (a + 0.2 * _random(2, 1, *size, seed=1)).clamp(0, 1)
-    seen = _mask(2, 1, *size, share=0.6, seed=2)
+    seen = _mask(2, 1, *size, share=share, seed=2)
     images = [(_double(a[image, 0]), _double(b[image, 0]), _double(seen[image, 0])) for image in range(2)]
     whole, inspected = [], []
     for _ in range(scales):

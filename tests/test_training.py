@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,7 @@ from draem.training import trainer, validation
 from draem.training.average import MovingAverage
 from draem.training.order import image_indices
 from draem.training.progress import COLUMNS
+from draem.training.threads import use_threads
 from tiny import write_noise
 
 SETTINGS: dict[str, Any] = {
@@ -365,11 +367,13 @@ def test_init_from_another_network_says_which(finished: tuple[Path, Detector], p
 def test_threads_are_those_of_the_run(parts: Path, tmp_path: Path) -> None:
     """Sums depend on them, so a resumed run takes the number from its checkpoint."""
     settings = {"training.threads": None, "training.images": 8}
-    torch.set_num_threads(1)
-    train(parts, tmp_path, settings=settings)
-    torch.set_num_threads(3)
-    train(parts, tmp_path, settings=settings, resume=True)
-    assert torch.get_num_threads() == 1
+    use_threads(1)
+    train(parts, tmp_path / "free", settings=settings)
+    use_threads(3)
+    train(parts, tmp_path / "free", settings=settings, resume=True)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    train(parts, tmp_path / "told", settings={"training.threads": 2, "training.images": 8})
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
 
 
 # ------------------------------------------------------------------------------------------------- mixed precision

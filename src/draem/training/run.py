@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
@@ -52,6 +51,7 @@ from draem.training.distillation import Teacher
 from draem.training.memory import keep_freed_memory, largest_batch, smallest_batch
 from draem.training.progress import RunLog
 from draem.training.record import Scene, kept_scene, split_of, write_record
+from draem.training.threads import use_threads
 from draem.training.trainer import CHECKPOINT, Trained, Trainer
 
 MODEL = "model.safetensors"
@@ -201,8 +201,7 @@ def _launch(config: Config) -> Fabric:
     )
     fabric.launch()
     if recipe.threads is not None:  # after the launch, which shares the cores between processes
-        torch.set_num_threads(recipe.threads)
-        cv2.setNumThreads(recipe.threads)
+        use_threads(recipe.threads)
     return fabric
 
 

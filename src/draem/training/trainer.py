@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -40,6 +39,7 @@ from draem.training.progress import RunLog, duration
 from draem.training.schedule import can_settle, count_steps, earliest_end, learning_rate, validates
 from draem.training.settling import LEAST_STEPS, Settling
 from draem.training.statistics import PartStatistics
+from draem.training.threads import use_threads
 from draem.training.validation import Validation, validate
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -369,8 +369,7 @@ class Trainer:
                 self.window = torch.tensor(record["window"], device=self.device)
             self.best = dict(record["best"])
             self._load_scaler(record["scaler"])
-            torch.set_num_threads(int(record["threads"]))
-            cv2.setNumThreads(int(record["threads"]))
+            use_threads(int(record["threads"]))
             planned, self.steps = int(record.get("planned", record["steps"])), int(record["steps"])
             self.settling = Settling.of(record.get("settling", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
